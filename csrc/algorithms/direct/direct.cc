@@ -1,0 +1,135 @@
+#include "algorithms/direct/direct.h"
+
+#include <algorithm>
+
+#include "conv.h"
+
+namespace kconv {
+namespace direct {
+
+extern const Kernels kBaseline, kAvx2, kAvx512;
+
+namespace {
+
+const Kernels& KernelsFor(Isa isa) {
+#ifdef KCONV_X86_KERNELS
+  if (isa == Isa::kAvx512) return kAvx512;
+  if (isa == Isa::kAvx2) return kAvx2;
+#endif
+  static_cast<void>(isa);
+  return kBaseline;
+}
+
+Window WindowOf(const ConvShape& s) {
+  Window w;
+  w.batch = s.batch;
+  w.groups = s.groups;
+  w.in_channels = s.GroupInChannels();
+  w.out_channels = s.GroupOutChannels();
+  for (int i = 0; i < kMaxSpatialDims; ++i) {
+    w.input[i] = s.input[i];
+    w.kernel[i] = s.kernel[i];
+    w.stride[i] = s.stride[i];
+    w.dilation[i] = s.dilation[i];
+    w.pad[i] = s.pad_before[i];
+    w.output[i] = s.output[i];
+  }
+  const bool last = s.layout == Layout::kChannelsLast;
+  w.input_image = s.in_channels * s.InputPixels();
+  w.input_pixel = last ? s.in_channels : 1;
+  w.input_channel = last ? 1 : s.InputPixels();
+  w.output_image = s.out_channels * s.OutputPixels();
+  w.output_pixel = last ? s.out_channels : 1;
+  w.output_channel = last ? 1 : s.OutputPixels();
+  return w;
+}
+
+int64_t Items(const Problem& problem) {
+  const ConvShape& s = problem.shape;
+  switch (problem.pass) {
+    case Pass::kForward:
+      return s.batch * s.output[0] * s.output[1];
+    case Pass::kInputGradient:
+      return s.batch * s.input[0] * s.input[1];
+    case Pass::kFilterGradient:
+      break;
+  }
+  return s.KernelTaps() * s.GroupInChannels();
+}
+
+// Multiply-accumulates a second of one core, much below the peak: sums wait
+// for loads, and rows narrower than a vector waste most of it.
+double Speed(const Problem& problem, const Cpu& cpu, Isa isa) {
+  const double filled =
+      std::min(1.0, static_cast<double>(problem.shape.GroupOutChannels()) / 32);
+  return cpu.PeakMacs(isa, problem.dtype == DType::kFloat64 ? 8 : 4) *
+         std::max(0.02, 0.25 * filled);
+}
+
+template <typename Element>
+void RunWith(const Kernel<Element>& kernel, const Problem& problem,
+             const ConvArgs& args, Context* ctx) {
+  const Window window = WindowOf(problem.shape);
+  auto* input = static_cast<Element*>(args.input);
+  auto* filter = static_cast<Element*>(args.filter);
+  auto* output = static_cast<Element*>(args.output);
+  ctx->isa_ran = kernel.isa;
+  const int64_t items = Items(problem);
+  if (items == 0) return;
+  const double seconds = problem.Macs() / static_cast<double>(items) /
+                         Speed(problem, ThisCpu(), ctx->isa);
+  ctx->ParallelFor(items, seconds, [&](int64_t begin, int64_t end, int) {
+    switch (problem.pass) {
+      case Pass::kForward:
+        kernel.forward(window, input, filter, output, begin, end);
+        break;
+      case Pass::kInputGradient:
+        kernel.input_gradient(window, input, filter, output, begin, end);
+        break;
+      case Pass::kFilterGradient:
+        kernel.filter_gradient(window, input, filter, output, begin, end);
+        break;
+    }
+  });
+}
+
+const char* Refuse(const Problem& problem) {
+  if (problem.device != Device::kCpu) return "direct has no GPU kernel.";
+  if (problem.epilogue) return "direct fuses no epilogue yet.";
+  return nullptr;
+}
+
+int64_t Workspace(const Problem&, Isa, int) { return 0; }
+
+double Cost(const Problem& problem, const Cpu& cpu, Isa isa) {
+  return 2e-6 + problem.Macs() / Speed(problem, cpu, isa);
+}
+
+const char* Run(const Problem& problem, const ConvArgs& args, Context* ctx) {
+  const Kernels& kernels = KernelsFor(ctx->isa);
+  switch (problem.dtype) {
+    case DType::kFloat32:
+      RunWith(kernels.float32, problem, args, ctx);
+      break;
+    case DType::kFloat64:
+      RunWith(kernels.float64, problem, args, ctx);
+      break;
+    case DType::kBFloat16:
+      RunWith(kernels.bfloat16, problem, args, ctx);
+      break;
+    case DType::kFloat16:
+      RunWith(kernels.float16, problem, args, ctx);
+      break;
+  }
+  return nullptr;
+}
+
+}  // namespace
+}  // namespace direct
+
+extern const Algorithm kAlgorithm_direct;
+const Algorithm kAlgorithm_direct = {"direct", direct::Refuse,
+                                     direct::Workspace, direct::Cost,
+                                     direct::Run};
+
+}  // namespace kconv

@@ -1,0 +1,87 @@
+#include "algorithms/gemm/gemm.h"
+#include "half.h"
+
+#include "algorithms/gemm/blocking.h"
+
+namespace kconv {
+namespace {
+
+using gemm::CeilDivide;
+using gemm::RoundUp;
+
+const char* Refuse(const Problem& problem) {
+  if (problem.device != Device::kCpu) return "gemm has no GPU kernel.";
+  if (problem.epilogue) return "gemm fuses no epilogue yet.";
+  return nullptr;
+}
+
+int64_t Workspace(const Problem& problem, Isa isa, int threads) {
+  const int64_t worker = problem.dtype == DType::kFloat64
+                             ? gemm::Scratch<double>::kBytes
+                             : gemm::Scratch<float>::kBytes;
+  const int64_t shared =
+      problem.pass == Pass::kFilterGradient
+          ? gemm::PartialBytes(problem)
+          : gemm::PackedFilterBytes(problem, isa);
+  return shared + threads * worker;
+}
+
+// Multiply-accumulates at the micro-kernel's speed, lanes without a column
+// counted as work, and the copies of both operands.
+double Cost(const Problem& problem, const Cpu& cpu, Isa isa) {
+  const ConvShape& s = problem.shape;
+  const int64_t bytes = problem.dtype == DType::kFloat64 ? 8 : 4;
+  const int64_t lanes = (isa == Isa::kAvx512 ? 64 : isa == Isa::kAvx2 ? 32 : 16) /
+                        bytes;
+  const int64_t columns = s.layout == Layout::kChannelsFirst &&
+                                  problem.pass != Pass::kFilterGradient
+                              ? s.OutputPixels()
+                          : problem.pass == Pass::kInputGradient
+                              ? s.GroupInChannels()
+                              : s.GroupOutChannels();
+  if (columns == 0 || s.OutputElements() == 0) return 1e-6;
+  const double padded =
+      static_cast<double>(RoundUp(columns, lanes)) / static_cast<double>(columns);
+  const double macs = problem.Macs() * padded;
+  // Each group copies its own patches; one copied element costs about as much
+  // as forty multiply-adds, a call of the kernel as ten thousand.
+  const double copied = problem.Macs() / static_cast<double>(columns) *
+                        (s.KernelTaps() > 1 ? 1.0 : 0.25);
+  const double groups = static_cast<double>(s.groups);
+  const double peak = cpu.PeakMacs(isa, bytes);
+  return 5e-6 + (macs / 0.85 + 40 * copied + 1e4 * groups) / peak;
+}
+
+template <typename Element>
+void RunPass(const Problem& problem, const ConvArgs& args, Context* ctx) {
+  if (problem.pass == Pass::kFilterGradient) {
+    gemm::RunFilterGradient<Element>(problem, args, ctx);
+  } else {
+    gemm::RunImagePass<Element>(problem, args, ctx);
+  }
+}
+
+const char* Run(const Problem& problem, const ConvArgs& args, Context* ctx) {
+  switch (problem.dtype) {
+    case DType::kFloat32:
+      RunPass<float>(problem, args, ctx);
+      break;
+    case DType::kFloat64:
+      RunPass<double>(problem, args, ctx);
+      break;
+    case DType::kBFloat16:
+      RunPass<BFloat16>(problem, args, ctx);
+      break;
+    case DType::kFloat16:
+      RunPass<Float16>(problem, args, ctx);
+      break;
+  }
+  return nullptr;
+}
+
+}  // namespace
+
+extern const Algorithm kAlgorithm_gemm;
+const Algorithm kAlgorithm_gemm = {"gemm", Refuse, Workspace, Cost, Run};
+
+}  // namespace kconv

@@ -1,0 +1,105 @@
+// float16 and bfloat16 to and from the types that sums are kept in.
+//
+// Static functions, so that files compiled for an instruction set may use them.
+
+#ifndef KCONV_HALF_H_
+#define KCONV_HALF_H_
+
+#include <stdint.h>
+
+namespace kconv {
+
+struct BFloat16 {
+  uint16_t bits;
+};
+struct Float16 {
+  uint16_t bits;
+};
+
+namespace half_internal {
+
+static inline float AsFloat(uint32_t bits) {
+  float value;
+  __builtin_memcpy(&value, &bits, sizeof(value));
+  return value;
+}
+
+static inline uint32_t AsBits(float value) {
+  uint32_t bits;
+  __builtin_memcpy(&bits, &value, sizeof(bits));
+  return bits;
+}
+
+}  // namespace half_internal
+
+// The same number in the type that sums are kept in, exactly.
+static inline float Widen(float x) { return x; }
+static inline double Widen(double x) { return x; }
+
+static inline float Widen(BFloat16 x) {
+  return half_internal::AsFloat(static_cast<uint32_t>(x.bits) << 16);
+}
+
+static inline float Widen(Float16 x) {
+  using half_internal::AsBits;
+  using half_internal::AsFloat;
+  const uint32_t sign = static_cast<uint32_t>(x.bits & 0x8000) << 16;
+  const uint32_t magnitude = static_cast<uint32_t>(x.bits & 0x7fff) << 13;
+  if (magnitude < 0x00800000) {
+    // Subnormal or zero: the low end of 0.5 + x. No subnormal float is met on
+    // the way, which TensorFlow's threads take for zero.
+    const float value = AsFloat(AsBits(0.5f) + (magnitude >> 13)) - 0.5f;
+    return AsFloat(sign | AsBits(value));
+  }
+  // The exponent moves from bias 15 to 127; that of infinities and NaN is full.
+  const uint32_t infinite = magnitude >= 0x0f800000 ? 0x7f800000 : 0;
+  return AsFloat(sign | (magnitude + ((127 - 15) << 23)) | infinite);
+}
+
+// Rounds to nearest, ties to even.
+static inline void Narrow(float x, float* to) { *to = x; }
+static inline void Narrow(double x, double* to) { *to = x; }
+
+static inline void Narrow(float x, BFloat16* to) {
+  const uint32_t bits = half_internal::AsBits(x);
+  const uint32_t rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+  const bool nan = (bits & 0x7fffffff) > 0x7f800000;
+  to->bits = static_cast<uint16_t>(nan ? (bits >> 16) | 0x40 : rounded);
+}
+
+static inline void Narrow(float x, Float16* to) {
+  using half_internal::AsBits;
+  using half_internal::AsFloat;
+  const uint32_t bits = AsBits(x);
+  const uint32_t sign = (bits >> 16) & 0x8000;
+  const uint32_t magnitude = bits & 0x7fffffff;
+  uint32_t result;
+  if (magnitude > 0x7f800000) {
+    result = 0x7e00;  // NaN
+  } else if (magnitude >= 0x477ff000) {
+    result = 0x7c00;  // rounds past the largest number, 65504
+  } else if (magnitude < 0x38800000) {
+    // Subnormal: adding 0.5 leaves the rounded bits at the low end.
+    result = AsBits(AsFloat(magnitude) + 0.5f) - AsBits(0.5f);
+  } else {
+    const uint32_t odd = (magnitude >> 13) & 1;
+    result = (magnitude - ((127 - 15) << 23) + 0xfff + odd) >> 13;
+  }
+  to->bits = static_cast<uint16_t>(sign | result);
+}
+
+// The type that sums of an element type are kept in.
+template <typename Element>
+struct SumTypeOf {
+  using Type = float;
+};
+template <>
+struct SumTypeOf<double> {
+  using Type = double;
+};
+template <typename Element>
+using SumType = typename SumTypeOf<Element>::Type;
+
+}  // namespace kconv
+
+#endif  // KCONV_HALF_H_

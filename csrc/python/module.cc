@@ -1,0 +1,327 @@
+// The registry and the kernels on NumPy arrays, without TensorFlow: to test, to
+// explain and to time everything.
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <cstring>
+#include <memory>
+#include <new>
+
+#include "python/thread_context.h"
+#include "registry.h"
+
+namespace py = pybind11;
+
+namespace kconv {
+namespace {
+
+using Sizes = std::vector<int64_t>;
+
+std::string Repr(const py::handle& object) {
+  return py::str(py::repr(object)).cast<std::string>();
+}
+
+// The enumerator of a name, or a ValueError that lists the names.
+template <typename Enum>
+Enum Parse(const char* argument, const std::string& name,
+           const std::vector<std::pair<const char*, Enum>>& names) {
+  std::string known;
+  for (const auto& [candidate, value] : names) {
+    if (name == candidate) return value;
+    known += (known.empty() ? "\"" : ", \"") + std::string(candidate) + "\"";
+  }
+  throw py::value_error(std::string(argument) + " must be one of " + known +
+                        ". Received: " + argument + "=" + name);
+}
+
+Isa IsaOf(const std::string& name) {
+  if (name.empty()) return BestIsa();
+  for (Isa isa : UsableIsas()) {
+    if (name == IsaName(isa)) return isa;
+  }
+  throw py::value_error("isa must be one of kconv's usable instruction sets. "
+                        "Received: isa=" + name);
+}
+
+// Memory between two runs of canary bytes.
+class GuardedBuffer {
+ public:
+  GuardedBuffer(int64_t bytes, int64_t guard) : bytes_(bytes), guard_(guard) {
+    const int64_t all = bytes + 2 * guard + 128;
+    memory_.reset(static_cast<unsigned char*>(
+        ::operator new(static_cast<size_t>(all), std::align_val_t(64))));
+    std::memset(memory_.get(), kCanary, static_cast<size_t>(all));
+  }
+
+  void* data() { return Begin(); }
+
+  bool Intact() const {
+    // The guard before the data reaches to its aligned start.
+    for (const unsigned char* p = memory_.get(); p != Begin(); ++p) {
+      if (*p != kCanary) return false;
+    }
+    for (int64_t i = 0; i < guard_; ++i) {
+      if (Begin()[bytes_ + i] != kCanary) return false;
+    }
+    return true;
+  }
+
+ private:
+  static constexpr unsigned char kCanary = 0xA5;
+  struct Free {
+    void operator()(unsigned char* p) const {
+      ::operator delete(p, std::align_val_t(64));
+    }
+  };
+  unsigned char* Begin() const {
+    return memory_.get() + (guard_ + 63) / 64 * 64;
+  }
+
+  std::unique_ptr<unsigned char, Free> memory_;
+  int64_t bytes_;
+  int64_t guard_;
+};
+
+class PyProblem {
+ public:
+  PyProblem(const std::string& pass, const Sizes& input_size,
+            const Sizes& kernel_size, int64_t in_channels,
+            int64_t out_channels, int64_t batch, int64_t groups,
+            const Sizes& strides, const Sizes& dilation_rate,
+            const std::vector<std::pair<int64_t, int64_t>>& padding,
+            const std::string& layout, const std::string& dtype)
+      : pass_(pass), layout_(layout), dtype_(dtype) {
+    problem_.pass =
+        Parse<Pass>("pass_", pass,
+                    {{"forward", Pass::kForward},
+                     {"input_gradient", Pass::kInputGradient},
+                     {"filter_gradient", Pass::kFilterGradient}});
+    problem_.dtype = Parse<DType>("dtype", dtype,
+                                  {{"float32", DType::kFloat32},
+                                   {"float64", DType::kFloat64},
+                                   {"bfloat16", DType::kBFloat16},
+                                   {"float16", DType::kFloat16}});
+    ConvShape& s = problem_.shape;
+    s.layout = Parse<Layout>("layout", layout,
+                             {{"channels_last", Layout::kChannelsLast},
+                              {"channels_first", Layout::kChannelsFirst}});
+    const size_t dims = input_size.size();
+    if (dims < 1 || dims > kMaxSpatialDims) {
+      throw py::value_error(
+          "input_size must have one to three values. Received: input_size=" +
+          Repr(py::cast(input_size)));
+    }
+    CheckLength("kernel_size", kernel_size.size(), dims, false);
+    CheckLength("strides", strides.size(), dims, true);
+    CheckLength("dilation_rate", dilation_rate.size(), dims, true);
+    CheckLength("padding", padding.size(), dims, true);
+    s.spatial_dims = static_cast<int>(dims);
+    s.batch = batch;
+    s.in_channels = in_channels;
+    s.out_channels = out_channels;
+    s.groups = groups;
+    for (size_t i = 0; i < dims; ++i) {
+      const size_t at = kMaxSpatialDims - dims + i;
+      s.input[at] = input_size[i];
+      s.kernel[at] = kernel_size[i];
+      if (!strides.empty()) s.stride[at] = strides[i];
+      if (!dilation_rate.empty()) s.dilation[at] = dilation_rate[i];
+      if (!padding.empty()) {
+        s.pad_before[at] = padding[i].first;
+        s.pad_after[at] = padding[i].second;
+      }
+    }
+    const std::string error = CompleteShape(&s);
+    if (!error.empty()) throw py::value_error(error);
+  }
+
+  const std::string& pass() const { return pass_; }
+  const std::string& layout() const { return layout_; }
+  const std::string& dtype() const { return dtype_; }
+  double macs() const { return problem_.Macs(); }
+
+  py::tuple InputShape() const {
+    return TensorShape(problem_.shape.in_channels, problem_.shape.input);
+  }
+  py::tuple OutputShape() const {
+    return TensorShape(problem_.shape.out_channels, problem_.shape.output);
+  }
+  py::tuple FilterShape() const {
+    Sizes sizes = Spatial(problem_.shape.kernel);
+    sizes.push_back(problem_.shape.GroupInChannels());
+    sizes.push_back(problem_.shape.out_channels);
+    return py::tuple(py::cast(sizes));
+  }
+
+  py::list Explain(const std::string& isa_name) const {
+    const Isa isa = IsaOf(isa_name);
+    py::list result;
+    for (const Algorithm* algorithm : Algorithms()) {
+      py::dict entry;
+      const char* refusal = algorithm->refuse(problem_);
+      entry["algorithm"] = algorithm->name;
+      entry["refusal"] = refusal ? py::object(py::str(refusal)) : py::none();
+      entry["seconds"] = py::none();
+      entry["workspace"] = py::none();
+      if (!refusal) {
+        entry["seconds"] = algorithm->cost(problem_, ThisCpu(), isa);
+        entry["workspace"] = algorithm->workspace(problem_, isa, 1);
+      }
+      result.append(entry);
+    }
+    return result;
+  }
+
+  const char* ChooseName(const std::string& isa) const {
+    return Choose(problem_, IsaOf(isa))->name;
+  }
+
+  py::dict Run(const py::array& a, const py::array& b,
+               const std::string& algorithm_name, const std::string& isa_name,
+               int threads, int64_t guard) const {
+    if (threads < 1 || threads > 1024) {
+      throw py::value_error("threads must be from 1 to 1024. Received: threads=" +
+                            std::to_string(threads));
+    }
+    if (guard < 0 || guard > (1 << 20)) {
+      throw py::value_error("guard must be from 0 to 1048576. Received: guard=" +
+                            std::to_string(guard));
+    }
+    ThreadContext ctx(threads);
+    ctx.isa = IsaOf(isa_name);
+    std::string error;
+    const Algorithm* algorithm =
+        Resolve(algorithm_name, problem_, ctx.isa, &error);
+    if (algorithm == nullptr) throw py::value_error(error);
+
+    const bool forward = problem_.pass == Pass::kForward;
+    const bool filter = problem_.pass == Pass::kFilterGradient;
+    const py::tuple shape = forward  ? OutputShape()
+                            : filter ? FilterShape()
+                                     : InputShape();
+    void* first = Operand(a, forward || filter ? InputShape() : OutputShape());
+    void* second = Operand(b, filter ? OutputShape() : FilterShape());
+
+    py::array result(a.dtype(), shape.cast<Sizes>());
+    GuardedBuffer output(result.nbytes(), guard);
+    GuardedBuffer workspace(algorithm->workspace(problem_, ctx.isa, threads),
+                            guard);
+    ctx.workspace = workspace.data();
+    ConvArgs args;
+    args.input = forward || filter ? first : output.data();
+    args.filter = filter ? output.data() : second;
+    args.output = forward ? output.data() : filter ? second : first;
+    const char* failure = nullptr;
+    {
+      py::gil_scoped_release release;
+      failure = algorithm->run(problem_, args, &ctx);
+    }
+    if (failure) throw std::runtime_error(failure);
+    std::memcpy(result.mutable_data(), output.data(),
+                static_cast<size_t>(result.nbytes()));
+    py::dict report;
+    report["result"] = result;
+    report["algorithm"] = algorithm->name;
+    report["isa"] = ctx.isa_ran;
+    report["guards_intact"] = output.Intact() && workspace.Intact();
+    return report;
+  }
+
+ private:
+  static void CheckLength(const char* name, size_t length, size_t dims,
+                          bool may_be_empty) {
+    if (length == dims || (may_be_empty && length == 0)) return;
+    throw py::value_error(std::string(name) + " must have " +
+                          std::to_string(dims) +
+                          " values, as input_size has. Received: " +
+                          std::to_string(length) + " values");
+  }
+
+  Sizes Spatial(const int64_t* sizes) const {
+    const int missing = kMaxSpatialDims - problem_.shape.spatial_dims;
+    return Sizes(sizes + missing, sizes + kMaxSpatialDims);
+  }
+
+  py::tuple TensorShape(int64_t channels, const int64_t* spatial) const {
+    Sizes sizes = Spatial(spatial);
+    const bool last = problem_.shape.layout == Layout::kChannelsLast;
+    sizes.insert(last ? sizes.end() : sizes.begin(), channels);
+    sizes.insert(sizes.begin(), problem_.shape.batch);
+    return py::tuple(py::cast(sizes));
+  }
+
+  void* Operand(const py::array& array, const py::tuple& shape) const {
+    const std::string dtype = py::str(array.dtype().attr("name"));
+    if (dtype != dtype_ || !array.dtype().attr("isnative").cast<bool>()) {
+      throw py::type_error("Arrays must be of the problem's dtype, " + dtype_ +
+                           ". Received: dtype=" +
+                           Repr(array.dtype()));
+    }
+    if (!py::object(array.attr("shape")).equal(shape)) {
+      throw py::value_error("An array must have shape " + Repr(shape) +
+                            ". Received: shape=" + Repr(array.attr("shape")));
+    }
+    if (!(array.flags() & py::array::c_style)) {
+      throw py::value_error("Arrays must be C-contiguous. Received: strides=" +
+                            Repr(array.attr("strides")));
+    }
+    return const_cast<void*>(array.data());
+  }
+
+  Problem problem_;
+  std::string pass_, layout_, dtype_;
+};
+
+py::dict CpuInfo() {
+  py::dict info;
+  info["isa"] = IsaName(BestIsa());
+  info["l1d"] = ThisCpu().l1d_bytes;
+  info["l2"] = ThisCpu().l2_bytes;
+  info["l3"] = ThisCpu().l3_bytes;
+  info["frequency"] = ThisCpu().frequency;
+  return info;
+}
+
+PYBIND11_MODULE(_core, m) {
+  m.doc() = "kconv's kernels on NumPy arrays, without TensorFlow.";
+  m.attr("__version__") = KCONV_VERSION;
+  m.def("algorithms", [] {
+    std::vector<std::string> names;
+    for (const Algorithm* a : Algorithms()) names.push_back(a->name);
+    return names;
+  });
+  m.def("isas", [] {
+    std::vector<std::string> names;
+    for (Isa isa : UsableIsas()) names.push_back(IsaName(isa));
+    return names;
+  });
+  m.def("cpu_info", CpuInfo);
+  py::class_<PyProblem>(m, "Problem")
+      .def(py::init<const std::string&, const Sizes&, const Sizes&, int64_t,
+                    int64_t, int64_t, int64_t, const Sizes&, const Sizes&,
+                    const std::vector<std::pair<int64_t, int64_t>>&,
+                    const std::string&, const std::string&>(),
+           py::arg("pass_"), py::arg("input_size"), py::arg("kernel_size"),
+           py::arg("in_channels"), py::arg("out_channels"), py::kw_only(),
+           py::arg("batch") = 1, py::arg("groups") = 1,
+           py::arg("strides") = Sizes(), py::arg("dilation_rate") = Sizes(),
+           py::arg("padding") = std::vector<std::pair<int64_t, int64_t>>(),
+           py::arg("layout") = "channels_last", py::arg("dtype") = "float32")
+      .def_property_readonly("pass_", &PyProblem::pass)
+      .def_property_readonly("layout", &PyProblem::layout)
+      .def_property_readonly("dtype", &PyProblem::dtype)
+      .def_property_readonly("input_shape", &PyProblem::InputShape)
+      .def_property_readonly("filter_shape", &PyProblem::FilterShape)
+      .def_property_readonly("output_shape", &PyProblem::OutputShape)
+      .def_property_readonly("macs", &PyProblem::macs)
+      .def("explain", &PyProblem::Explain, py::arg("isa") = "")
+      .def("choose", &PyProblem::ChooseName, py::arg("isa") = "")
+      .def("run", &PyProblem::Run, py::arg("a"), py::arg("b"),
+           py::arg("algorithm") = "auto", py::arg("isa") = "",
+           py::arg("threads") = 1, py::arg("guard") = 0);
+}
+
+}  // namespace
+}  // namespace kconv

@@ -1,0 +1,196 @@
+// The CPU kernels of the three ops: unwrap tensors, allocate, call the core.
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "registry.h"
+#include "tensorflow/core/framework/op_kernel.h"
+#include "tensorflow/core/framework/register_types.h"
+#include "tensorflow/core/lib/core/threadpool.h"
+#include "tf/attributes.h"
+
+namespace kconv::tf {
+namespace {
+
+using tensorflow::DataType;
+using tensorflow::DataTypeToEnum;
+using tensorflow::OpKernel;
+using tensorflow::OpKernelConstruction;
+using tensorflow::OpKernelContext;
+using tensorflow::Tensor;
+using tensorflow::TensorShape;
+
+DType DTypeOf(DataType type) {
+  switch (type) {
+    case tensorflow::DT_DOUBLE:
+      return DType::kFloat64;
+    case tensorflow::DT_BFLOAT16:
+      return DType::kBFloat16;
+    case tensorflow::DT_HALF:
+      return DType::kFloat16;
+    default:
+      return DType::kFloat32;
+  }
+}
+
+// Lends TensorFlow's intra-op threads.
+class IntraOpContext : public Context {
+ public:
+  explicit IntraOpContext(OpKernelContext* ctx)
+      : pool_(ctx->device()->tensorflow_cpu_worker_threads()->workers) {
+    isa = BestIsa();
+  }
+
+  // The calling thread works too.
+  int threads() const override { return pool_->NumThreads() + 1; }
+
+  void ParallelFor(
+      int64_t items, double seconds_per_item,
+      const std::function<void(int64_t, int64_t, int)>& body) override {
+    if (items == 1) return body(0, 1, 0);
+    const double nanoseconds = std::min(1e9 * seconds_per_item, 1e9);
+    const auto adaptive =
+        tensorflow::thread::ThreadPool::SchedulingParams::Adaptive(
+            std::max<int64_t>(1, static_cast<int64_t>(nanoseconds)));
+    pool_->ParallelForWithWorkerId(items, adaptive, body);
+  }
+
+ private:
+  tensorflow::thread::ThreadPool* pool_;
+};
+
+absl::Status ReadSizes(const Tensor& tensor, const char* name,
+                       std::vector<int64_t>* sizes) {
+  if (tensor.dims() != 1) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(name, " must be a vector. Received: shape=",
+                     tensor.shape().DebugString()));
+  }
+  for (int64_t i = 0; i < tensor.NumElements(); ++i) {
+    sizes->push_back(tensor.dtype() == tensorflow::DT_INT32
+                         ? tensor.vec<int32_t>()(i)
+                         : tensor.vec<int64_t>()(i));
+  }
+  return absl::OkStatus();
+}
+
+std::vector<int64_t> SizesOf(const Tensor& tensor) {
+  const auto sizes = tensor.shape().dim_sizes();
+  return {sizes.begin(), sizes.end()};
+}
+
+// kPass says which of the op's inputs are tensors and which one is sizes.
+template <typename T, Pass kPass>
+class ConvKernel : public OpKernel {
+ public:
+  explicit ConvKernel(OpKernelConstruction* ctx) : OpKernel(ctx) {
+    OP_REQUIRES_OK(ctx, attributes_.Read(ctx));
+  }
+
+  void Compute(OpKernelContext* ctx) override {
+    std::vector<int64_t> input, filter;
+    Problem problem;
+    problem.pass = kPass;
+    problem.dtype = DTypeOf(DataTypeToEnum<T>::value);
+    if constexpr (kPass == Pass::kInputGradient) {
+      OP_REQUIRES_OK(ctx, ReadSizes(ctx->input(0), "input_sizes", &input));
+    } else {
+      input = SizesOf(ctx->input(0));
+    }
+    if constexpr (kPass == Pass::kFilterGradient) {
+      OP_REQUIRES_OK(ctx, ReadSizes(ctx->input(1), "filter_sizes", &filter));
+    } else {
+      filter = SizesOf(ctx->input(1));
+    }
+    OP_REQUIRES_OK(ctx, attributes_.Shape(input, filter, &problem.shape));
+
+    const std::vector<int64_t> output = OutputSizes(problem.shape);
+    if constexpr (kPass != Pass::kForward) {
+      OP_REQUIRES(
+          ctx, SizesOf(ctx->input(2)) == output,
+          absl::InvalidArgumentError(absl::StrCat(
+              "out_backprop must have the shape of the convolution's output, ",
+              TensorShape(output).DebugString(),
+              ". Received: shape=", ctx->input(2).shape().DebugString())));
+    }
+
+    Tensor* result = nullptr;
+    OP_REQUIRES_OK(
+        ctx, ctx->allocate_output(0,
+                                  TensorShape(kPass == Pass::kForward ? output
+                                              : kPass == Pass::kInputGradient
+                                                  ? input
+                                                  : filter),
+                                  &result));
+    if (result->NumElements() == 0) return;
+
+    ConvArgs args;
+    args.input = Data(ctx, Pass::kInputGradient, 0, result);
+    args.filter = Data(ctx, Pass::kFilterGradient, 1, result);
+    args.output = Data(ctx, Pass::kForward, 2, result);
+    Run(ctx, problem, args);
+  }
+
+ private:
+  std::vector<int64_t> OutputSizes(const ConvShape& shape) const {
+    std::vector<int64_t> sizes(attributes_.rank());
+    const int dims = attributes_.spatial_dims();
+    sizes[0] = shape.batch;
+    sizes[attributes_.channel_axis()] = shape.out_channels;
+    for (int i = 0; i < dims; ++i) {
+      sizes[attributes_.spatial_axis(i)] =
+          shape.output[kMaxSpatialDims - dims + i];
+    }
+    return sizes;
+  }
+
+  // The data of the op's input `index`, or of its result in the pass that
+  // writes this tensor.
+  static void* Data(OpKernelContext* ctx, Pass writes, int index,
+                    Tensor* result) {
+    return kPass == writes ? result->data() : ctx->input(index).data();
+  }
+
+  void Run(OpKernelContext* ctx, const Problem& problem, const ConvArgs& args) {
+    IntraOpContext context(ctx);
+    std::string error;
+    const Algorithm* algorithm =
+        Resolve(attributes_.algorithm, problem, context.isa, &error);
+    OP_REQUIRES(ctx, algorithm != nullptr, absl::InvalidArgumentError(error));
+    const int64_t bytes =
+        algorithm->workspace(problem, context.isa, context.threads());
+    Tensor workspace;
+    if (bytes > 0) {
+      OP_REQUIRES_OK(
+          ctx, ctx->allocate_temp(tensorflow::DT_UINT8, TensorShape({bytes}),
+                                  &workspace));
+      context.workspace = workspace.data();
+    }
+    const char* failure = algorithm->run(problem, args, &context);
+    OP_REQUIRES(ctx, failure == nullptr, absl::InternalError(failure));
+  }
+
+  Attributes attributes_;
+};
+
+#define KCONV_REGISTER(T)                                           \
+  REGISTER_KERNEL_BUILDER(Name("Kconv>Conv")                        \
+                              .Device(tensorflow::DEVICE_CPU)       \
+                              .TypeConstraint<T>("T"),              \
+                          ConvKernel<T, Pass::kForward>);           \
+  REGISTER_KERNEL_BUILDER(Name("Kconv>ConvBackpropInput")           \
+                              .Device(tensorflow::DEVICE_CPU)       \
+                              .TypeConstraint<T>("T"),              \
+                          ConvKernel<T, Pass::kInputGradient>);     \
+  REGISTER_KERNEL_BUILDER(Name("Kconv>ConvBackpropFilter")          \
+                              .Device(tensorflow::DEVICE_CPU)       \
+                              .TypeConstraint<T>("T"),              \
+                          ConvKernel<T, Pass::kFilterGradient>);
+
+KCONV_REGISTER(float)
+KCONV_REGISTER(double)
+KCONV_REGISTER(Eigen::half)
+KCONV_REGISTER(Eigen::bfloat16)
+
+}  // namespace
+}  // namespace kconv::tf

@@ -1,0 +1,7 @@
+"""`python -m kconv` is `kconv`."""
+
+import sys
+
+from kconv.cli import main
+
+sys.exit(main())

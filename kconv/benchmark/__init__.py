@@ -1,0 +1,1 @@
+"""Measures kconv against stock TensorFlow: `kconv bench`."""

@@ -1,0 +1,98 @@
+"""The calls that are timed: three passes of stock TensorFlow and of kconv."""
+
+import tensorflow as tf
+
+from kconv import dispatch, native, ops
+from kconv.spec import conv_spec
+
+
+def operands(problem):
+    """Random tensors for a problem's pass, in the order its call takes them."""
+    generator = tf.random.Generator.from_seed(0)
+
+    def normal(shape):
+        return tf.cast(generator.normal(shape), problem.dtype)
+
+    image = normal(problem.input_shape)
+    kernel = normal(problem.filter_shape)
+    gradient = normal(problem.output_shape)
+    return {
+        "forward": (image, kernel),
+        "input_gradient": (gradient, kernel),
+        "filter_gradient": (image, gradient),
+    }[problem.pass_]
+
+
+def stock(problem):
+    """A function of the operands that runs TensorFlow's own kernel."""
+    options = {"strides": [1, 1, 1, 1], "padding": "SAME"}
+
+    def forward(image, kernel):
+        return tf.nn.conv2d(image, kernel, **options)
+
+    def input_gradient(gradient, kernel):
+        return tf.raw_ops.Conv2DBackpropInput(
+            input_sizes=problem.input_shape,
+            filter=kernel,
+            out_backprop=gradient,
+            **options,
+        )
+
+    def filter_gradient(image, gradient):
+        return tf.raw_ops.Conv2DBackpropFilter(
+            input=image,
+            filter_sizes=problem.filter_shape,
+            out_backprop=gradient,
+            **options,
+        )
+
+    return {
+        "forward": forward,
+        "input_gradient": input_gradient,
+        "filter_gradient": filter_gradient,
+    }[problem.pass_]
+
+
+def kconv(problem, algorithm):
+    """The same for kconv.
+
+    Args:
+        problem: A `Problem`.
+        algorithm: "auto" or the name of an algorithm of kconv.
+
+    Returns:
+        A sentence if the algorithm refuses the problem, or None; the name of the
+        algorithm that runs; a function of the operands.
+    """
+    if native.ops() is None:
+        return native.why_missing(), "", None
+    shapes = problem.input_shape, problem.filter_shape
+    explanation = ops.explain(
+        *shapes,
+        padding="same",
+        data_format="channels_last",
+        algorithm=algorithm,
+        dtype=problem.dtype,
+        pass_=problem.pass_,
+    )
+    refusals = {c.algorithm: c.refusal for c in explanation.candidates}
+    spec = conv_spec(
+        *shapes, padding="same", data_format="channels_last", algorithm=algorithm
+    )
+
+    # The operand that a pass computes gives it nothing but a shape.
+    computed = {
+        "forward": None,
+        "input_gradient": tf.zeros(problem.input_shape, problem.dtype),
+        "filter_gradient": tf.zeros(problem.filter_shape, problem.dtype),
+    }[problem.pass_]
+
+    def call(first, second):
+        operands = {
+            "forward": (first, second, None),
+            "input_gradient": (computed, second, first),
+            "filter_gradient": (first, computed, second),
+        }[problem.pass_]
+        return dispatch.run(problem.pass_, spec, dispatch.Operands(*operands))
+
+    return refusals[explanation.chosen], explanation.chosen, call

@@ -1,0 +1,230 @@
+"""TensorFlow's own convolution: the candidate that bears the name "builtin".
+
+`run` is one stock kernel for one pass, `refusal` says which problems it does not take
+and `seconds` what it would cost; choosing between it and kconv is left to
+`kconv.dispatch`. `conv` computes any convolution with stock ops, at whatever price, for
+the places where kconv's own kernels cannot run.
+"""
+
+import dataclasses
+import functools
+import math
+import os
+import pathlib
+
+import keras
+import tensorflow as tf
+
+from kconv import runtime
+
+NAME = "builtin"
+
+# Fraction of the peak of one core, frequency x vector lanes x 2 multiply-adds, that
+# stock reaches in the forward pass, the input gradient and the filter gradient. The
+# half types are counted against float32's peak. oneDNN on AVX-512: figures on Zen 4;
+# the others: 28x28x128, kernel 3x3, batch 8, on Zen 3.
+_EFFICIENCY = {
+    ("onednn", "avx512"): {
+        "float32": (0.55, 0.53, 0.38),
+        "float64": (0.20, 0.17, 0.17),
+        "bfloat16": (0.90, 0.80, 0.60),
+        "float16": (0.50, 0.06, 0.08),
+    },
+    ("onednn", "avx2"): {
+        "float32": (0.65, 0.55, 0.38),
+        "float64": (0.45, 0.37, 0.38),
+        "bfloat16": (0.60, 0.02, 0.02),
+        "float16": (0.60, 0.07, 0.09),
+    },
+    ("eigen", "avx512"): {
+        "float32": (0.27, 0.20, 0.13),
+        "float64": (0.20, 0.17, 0.17),
+        "bfloat16": (0.22, 0.01, 0.01),
+        "float16": (0.30, 0.03, 0.04),
+    },
+    ("eigen", "avx2"): {
+        "float32": (0.52, 0.38, 0.25),
+        "float64": (0.45, 0.37, 0.38),
+        "bfloat16": (0.43, 0.02, 0.02),
+        "float16": (0.60, 0.07, 0.09),
+    },
+}
+_PASSES = ("forward", "input_gradient", "filter_gradient")
+
+# Seconds that a stock op takes beside its arithmetic.
+_OVERHEAD = 5e-6
+
+# Processors on which TensorFlow takes oneDNN when TF_ENABLE_ONEDNN_OPTS is not set.
+_ONEDNN_FLAGS = {"avx512_vnni", "avx512_bf16", "avx_vnni", "amx_tile"}
+
+
+def refusal(pass_, spec, input_shape, kernel_shape):
+    """Returns the sentence why stock's CPU kernels cannot take a problem, or None."""
+    output_shape = spec.output_shape(input_shape, kernel_shape)
+    sizes = [math.prod(shape) for shape in (input_shape, kernel_shape, output_shape)]
+    if 0 in sizes:
+        return "The problem is empty: there is nothing to win."
+    if max(sizes) >= 2**31:
+        return "Stock kernels count elements in 32 bits."
+    if spec.data_format == "channels_first":
+        return "Stock CPU kernels take channels_last only."
+    if spec.groups > 1:
+        return "Stock takes groups on CPU by compiling with XLA, anew for each call."
+    if max(spec.dilation_rate) > 1 and (spec.dims == 3 or pass_ != "forward"):
+        return "Stock CPU kernels of this pass do not know dilation."
+    if spec.dims == 3 and not isinstance(spec.padding, str):
+        return "Stock 3D kernels take no explicit padding."
+    return None
+
+
+def seconds(pass_, dtype, macs, frequency):
+    """Estimated seconds of one stock op on one core.
+
+    Args:
+        pass_: String, the name of a pass.
+        dtype: String.
+        macs: Float, the multiply-accumulates of the problem.
+        frequency: Float, of the processor in Hz.
+
+    Returns:
+        Float.
+    """
+    engine, isa, lanes = _engine()
+    efficiency = _EFFICIENCY[engine, isa][dtype][_PASSES.index(pass_)]
+    if dtype == "float64":
+        lanes /= 2
+    return _OVERHEAD + macs / (efficiency * frequency * lanes * 2)
+
+
+@functools.cache
+def _engine():
+    """Returns what computes stock's convolutions here: library, isa and lanes."""
+    # Not from kconv._core, whose answer KCONV_MAX_ISA lowers: stock does not heed it.
+    cpuinfo = pathlib.Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    flags = set(next((line for line in lines if line.startswith("flags")), "").split())
+    wish = os.environ.get("TF_ENABLE_ONEDNN_OPTS", "").lower()
+    onednn = wish in ("1", "true") or (not wish and bool(flags & _ONEDNN_FLAGS))
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "avx512").lower()
+    avx512 = "avx512f" in flags and limit.startswith(("avx512", "default", "all"))
+    lanes = 16 if avx512 else 8 if "avx2" in flags else 2
+    return "onednn" if onednn else "eigen", "avx512" if avx512 else "avx2", lanes
+
+
+_KERNELS = {
+    (2, "forward"): tf.raw_ops.Conv2D,
+    (2, "input_gradient"): tf.raw_ops.Conv2DBackpropInput,
+    (2, "filter_gradient"): tf.raw_ops.Conv2DBackpropFilter,
+    (3, "forward"): tf.raw_ops.Conv3D,
+    (3, "input_gradient"): tf.raw_ops.Conv3DBackpropInputV2,
+    (3, "filter_gradient"): tf.raw_ops.Conv3DBackpropFilterV2,
+}
+
+
+def run(pass_, spec, operands):
+    """Computes one pass with one stock kernel, for a problem that is not refused.
+
+    Args:
+        pass_: String, the name of a pass.
+        spec: A `ConvSpec`.
+        operands: An `Operands`; of the one that the pass computes only the shape is
+            taken.
+
+    Returns:
+        A tensor.
+    """
+    x, kernel, dy = operands
+    strides, dilations = spec.strides, spec.dilation_rate
+    pads = spec.attributes["explicit_paddings"]
+    if spec.dims == 1:  # as an image of one row
+        strides, dilations = (1, *strides), (1, *dilations)
+        pads = pads and [0, 0, *pads]
+        x, dy = (t if t is None else tf.expand_dims(t, 1) for t in (x, dy))
+        kernel = tf.expand_dims(kernel, 0)
+    arguments = {
+        "strides": [1, *strides, 1],
+        "dilations": [1, *dilations, 1],
+        "padding": spec.attributes["padding"],
+        "data_format": "NDHWC" if spec.dims == 3 else "NHWC",
+    }
+    if spec.dims < 3:
+        arguments["explicit_paddings"] = pads and [0, 0, *pads, 0, 0]
+        arguments["use_cudnn_on_gpu"] = True
+    if pass_ == "forward":
+        arguments |= {"input": x, "filter": kernel}
+    elif pass_ == "input_gradient":
+        sizes = tf.shape(x)
+        arguments |= {"input_sizes": sizes, "filter": kernel, "out_backprop": dy}
+    else:
+        sizes = tf.shape(kernel)
+        arguments |= {"input": x, "filter_sizes": sizes, "out_backprop": dy}
+    result = _KERNELS[max(spec.dims, 2), pass_](**arguments)
+    if spec.dims == 1:
+        result = tf.squeeze(result, 0 if pass_ == "filter_gradient" else 1)
+    return result
+
+
+def conv(spec, inputs, kernel):
+    """Computes any convolution, with its stock gradients, on any device and in XLA.
+
+    Stock lacks explicit padding, strides together with dilation and, on CPU,
+    channels_first: the first is padded beforehand, the second thinned out afterwards,
+    the third transposed. `spec.algorithm` is not looked at.
+
+    Args:
+        spec: A `ConvSpec`.
+        inputs: A tensor.
+        kernel: A tensor.
+
+    Returns:
+        A tensor.
+    """
+    if spec.data_format == "channels_first" and not runtime.has_gpu():
+        inputs = tf.transpose(inputs, [0, *range(2, spec.dims + 2), 1])
+        last = dataclasses.replace(spec, data_format="channels_last")
+        outputs = conv(last, inputs, kernel)
+        return tf.transpose(outputs, [0, spec.dims + 1, *range(1, spec.dims + 1)])
+    if 0 in spec.output_shape(tuple(inputs.shape), tuple(kernel.shape))[1:]:
+        return _empty(spec, inputs, kernel)
+    strides, padding = spec.strides, spec.padding
+    thin_out = max(strides) > 1 and max(spec.dilation_rate) > 1
+    if thin_out or not isinstance(padding, str):
+        # "same" depends on the strides, so it is settled before they are taken away.
+        inputs = _pad(spec, inputs, tuple(kernel.shape[:-2]))
+        padding = "VALID"
+    outputs = keras.ops.conv(
+        inputs,
+        kernel,
+        strides=1 if thin_out else strides,
+        padding=padding.lower(),
+        data_format=spec.data_format,
+        dilation_rate=spec.dilation_rate,
+    )
+    if thin_out:
+        steps = [slice(None, None, stride) for stride in strides]
+        outputs = outputs[spec.tensor_shape(slice(None), steps, slice(None))]
+    return outputs
+
+
+def _pad(spec, inputs, kernel_size):
+    known, dynamic = tuple(inputs.shape), tf.unstack(tf.shape(inputs))
+    shape = [n if m is None else m for n, m in zip(dynamic, known, strict=True)]
+    pads = spec.pads(spec.size(shape), kernel_size)
+    padded = tf.pad(inputs, spec.tensor_shape((0, 0), pads, (0, 0)))
+    # TensorFlow forgets the channels where it cannot tell the pads.
+    sizes = (
+        None if n is None else n + sum(pair)
+        for n, pair in zip(spec.size(known), pads, strict=True)
+    )
+    return tf.ensure_shape(
+        padded, spec.tensor_shape(known[0], sizes, spec.channels(known))
+    )
+
+
+def _empty(spec, inputs, kernel):
+    """The output where an axis of it is empty: stock calls that an error."""
+    shape = spec.output_shape(tuple(inputs.shape), tuple(kernel.shape))
+    shape = [tf.shape(inputs)[0] if n is None else n for n in shape]
+    # The sums change nothing, but give both operands a gradient, which is zero.
+    sums = tf.reduce_sum(inputs) + tf.reduce_sum(kernel)
+    return tf.zeros(shape, inputs.dtype) * sums

@@ -1,0 +1,166 @@
+"""The command line: `kconv demo | bench | info`. Parses arguments, nothing else."""
+
+import argparse
+import sys
+
+# Heavy modules are imported by the command that needs them: --help stays quick.
+
+
+def main(arguments=None):
+    """Runs a command.
+
+    Args:
+        arguments: List of strings; `sys.argv[1:]` by default.
+
+    Returns:
+        The exit status: 0 if all went well, 1 if a comparison or the command failed.
+    """
+    options = _parser().parse_args(arguments)
+    try:
+        return options.command(options)
+    except (OSError, RuntimeError, ValueError) as error:
+        print(f"kconv: {error}", file=sys.stderr)
+        return 1
+
+
+def _demo(options):
+    from kconv import demo
+
+    agreed = demo.run(
+        weights=options.weights,
+        images=options.images,
+        output=options.output,
+        epochs=options.epochs,
+        seed=options.seed,
+    )
+    return 0 if agreed else 1
+
+
+def _bench_layers(options):
+    from kconv.benchmark import layers
+
+    layers.run(
+        layers=options.layers,
+        batches=options.batch,
+        passes=options.passes,
+        algorithms=options.algorithm,
+        dtype=options.dtype,
+        modes=options.modes,
+        threads=options.threads,
+        repeats=options.repeats,
+        seconds=options.seconds,
+        csv=options.csv,
+        json=options.json,
+        plot=options.plot,
+    )
+    return 0
+
+
+def _info(options):
+    from kconv import info
+
+    info.show()
+    return 0
+
+
+def _parser():
+    parser = argparse.ArgumentParser(
+        prog="kconv", description="Keras convolution layers on kernels of their own."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_demo(commands)
+    _add_bench(commands)
+    info = commands.add_parser(
+        "info", help="print what a bug report needs: versions, processor, settings"
+    )
+    info.set_defaults(command=_info)
+    return parser
+
+
+def _add_demo(commands):
+    demo = commands.add_parser(
+        "demo",
+        help="ResNet-50 on photographs and LeNet-5 on digits, stock against kconv",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    demo.set_defaults(command=_demo)
+    demo.add_argument(
+        "--weights",
+        default="random",
+        help='of ResNet-50: "random", "imagenet" (a download) or a file',
+    )
+    demo.add_argument(
+        "--images",
+        nargs="+",
+        default=(),
+        metavar="FILE",
+        help="photographs, instead of the two that scikit-learn ships",
+    )
+    demo.add_argument(
+        "--output", default="kconv_demo", metavar="FOLDER", help="for the plot"
+    )
+    demo.add_argument("--epochs", type=_positive, default=12, help="of LeNet-5")
+    demo.add_argument("--seed", type=int, default=0, help="of every random number")
+
+
+def _add_bench(commands):
+    bench = commands.add_parser("bench", help="time kconv against stock TensorFlow")
+    subjects = bench.add_subparsers(required=True, metavar="SUBJECT")
+    layers = subjects.add_parser(
+        "layers",
+        help="single convolutions",
+        description=(
+            "Times single convolutions of kconv in turns with those of stock"
+            " TensorFlow, with oneDNN and without, each called eagerly and as a"
+            " tf.function; the best of each counts. KCONV_MAX_ISA and"
+            " ONEDNN_MAX_CPU_ISA are heeded."
+        ),
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    layers.set_defaults(command=_bench_layers)
+    add = layers.add_argument
+    add("--layers", choices=("3x3", "1x1", "all"), default="all", help="which")
+    add("--batch", nargs="+", type=_positive, default=[1, 8], metavar="N")
+    add(
+        "--passes",
+        nargs="+",
+        choices=("forward", "input_gradient", "filter_gradient"),
+        default=["forward", "input_gradient", "filter_gradient"],
+        help="which",
+    )
+    add(
+        "--algorithm",
+        nargs="+",
+        metavar="NAME",
+        help='"auto" or names of algorithms (default: auto and each there is)',
+    )
+    add(
+        "--dtype",
+        choices=("float32", "float64", "bfloat16", "float16"),
+        default="float32",
+        help="of all operands",
+    )
+    add(
+        "--modes",
+        nargs="+",
+        choices=("graph", "eager"),
+        default=["graph", "eager"],
+        help="how both are called: as a tf.function, eagerly",
+    )
+    add("--threads", type=_positive, default=2, help="within an operation")
+    add("--repeats", type=_positive, default=7, help="turns of each candidate")
+    add(
+        "--seconds",
+        type=float,
+        default=5.0,
+        help="for a problem, after three turns of each candidate",
+    )
+    for kind in ("csv", "json", "plot"):
+        add(f"--{kind}", metavar="FILE", help="write the results there too")
+
+
+def _positive(text):
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be positive. Received: {text}")
+    return number

@@ -1,0 +1,338 @@
+"""Which candidate computes a pass of a convolution, and the call of it.
+
+Three passes make up a convolution and its derivatives of every order, and each of them
+chooses for itself between kconv's kernels and stock's. Between its own algorithms
+kconv's op chooses when it runs, so here is decided only whether stock's kernel,
+"builtin", takes a pass.
+"""
+
+import dataclasses
+import functools
+import typing
+
+import tensorflow as tf
+
+from kconv import builtin, native, runtime
+
+AUTO = "auto"
+PASSES = ("forward", "input_gradient", "filter_gradient")
+DTYPES = ("float16", "bfloat16", "float32", "float64")
+
+# Which operand a pass computes from the other two.
+_COMPUTES = {
+    "forward": "output",
+    "input_gradient": "input",
+    "filter_gradient": "filter",
+}
+
+# Batches for which stock's kernel takes a pass: all, none, or a range in between.
+ANY_BATCH = range(1, 2**31)
+NO_BATCH = range(0)
+
+# Where a graph is built for an unknown batch, the choice is made for these two ...
+_SMALL_BATCH, _LARGE_BATCH = 1, 256
+# ... and an unknown height or width is taken to be this, as in the middle of an image
+# network: estimates change much less with the size than with the channels.
+_ASSUMED_SIZE = 56
+
+
+class Operands(typing.NamedTuple):
+    """The three tensors of a convolution.
+
+    Of the one that a pass computes only the shape is taken, and the forward pass takes
+    nothing of the output.
+    """
+
+    input: typing.Any = None
+    filter: typing.Any = None
+    output: typing.Any = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """What an algorithm says about a problem.
+
+    Attributes:
+        algorithm: String, its name.
+        refusal: String, the sentence why it does not take the problem, or None.
+        seconds: Float, its estimate on one core, or None.
+        workspace: Int, the bytes it needs beside its operands on one thread, or None
+            where that is not known.
+    """
+
+    algorithm: str
+    refusal: str | None = None
+    seconds: float | None = None
+    workspace: int | None = None
+
+
+def algorithms():
+    """Returns the names of the algorithms that can be forced here."""
+    return [*(native.core().algorithms() if native.ops() else ()), builtin.NAME]
+
+
+def check_algorithm(algorithm):
+    """Raises ValueError unless `algorithm` is "auto" or one of `algorithms()`."""
+    # Without the op library every name is fine: stock runs, and a model that was saved
+    # with a name can be loaded.
+    names = [AUTO, *algorithms()]
+    if algorithm not in names and (native.ops() or not isinstance(algorithm, str)):
+        raise ValueError(
+            f"`algorithm` must be one of {names}. Received: algorithm={algorithm!r}"
+        )
+
+
+def why_stock(algorithm, dtype):
+    """Returns why all passes run on stock ops, or None if they choose."""
+    if algorithm == builtin.NAME:
+        return f"algorithm={algorithm!r} asks for stock ops."
+    if native.ops() is None:
+        return native.why_missing()
+    if dtype not in DTYPES:
+        return f"kconv's kernels do not take {dtype}."
+    if algorithm == AUTO and runtime.has_gpu():
+        return "A GPU is visible, and kconv's kernels run on the CPU only."
+    if runtime.in_xla():
+        return "XLA compiles this function, and cannot see into kconv's ops."
+    return None
+
+
+@functools.lru_cache(maxsize=4096)
+def candidates(pass_, spec, input_shape, kernel_shape, dtype, deterministic):
+    """Asks every algorithm about a problem.
+
+    Args:
+        pass_: String, one of `PASSES`.
+        spec: A `ConvSpec`.
+        input_shape: Tuple of ints, all known.
+        kernel_shape: Tuple of ints, all known.
+        dtype: String, one of `DTYPES`.
+        deterministic: Bool, whether results must not depend on the number of threads.
+
+    Returns:
+        A tuple of `Candidate`.
+    """
+    size, kernel_size = spec.size(input_shape), kernel_shape[:-2]
+    core = native.core()
+    problem = core.Problem(
+        pass_,
+        size,
+        kernel_size,
+        spec.channels(input_shape),
+        kernel_shape[-1],
+        batch=input_shape[0],
+        groups=spec.groups,
+        strides=spec.strides,
+        dilation_rate=spec.dilation_rate,
+        padding=spec.pads(size, kernel_size),
+        layout=spec.data_format,
+        dtype=dtype,
+    )
+    refusal = builtin.refusal(pass_, spec, input_shape, kernel_shape)
+    if deterministic:
+        refusal = (
+            "Op determinism is on, and stock does not promise the same bits for every "
+            "number of threads."
+        )
+    seconds = None
+    if refusal is None:
+        frequency = core.cpu_info()["frequency"]
+        seconds = builtin.seconds(pass_, dtype, problem.macs, frequency)
+    stock = Candidate(builtin.NAME, refusal, seconds)
+    return (*(Candidate(**row) for row in problem.explain()), stock)
+
+
+def cheapest(rows):
+    """Returns the `Candidate` that "auto" takes."""
+    accepted = [row for row in rows if row.refusal is None]
+    return min(accepted, key=lambda row: row.seconds)
+
+
+def known_shape(spec, input_shape, kernel_shape, batch):
+    """Returns `input_shape` with `batch` and an assumed size where it is unknown."""
+    size = (
+        max(_ASSUMED_SIZE, needed) if n is None else n
+        for n, needed in zip(
+            spec.size(input_shape), spec.dilated(kernel_shape[:-2]), strict=True
+        )
+    )
+    if input_shape[0] is not None:
+        batch = input_shape[0]
+    return spec.tensor_shape(batch, size, spec.channels(input_shape))
+
+
+@functools.lru_cache(maxsize=4096)
+def builtin_batches(pass_, spec, input_shape, kernel_shape, dtype, deterministic):
+    """Returns the range of batches for which stock's kernel takes a pass.
+
+    Args:
+        pass_: As in `candidates`.
+        spec: As in `candidates`.
+        input_shape: Tuple of ints, None where unknown; None if the rank is.
+        kernel_shape: Tuple of ints, None where unknown; None if the rank is.
+        dtype: As in `candidates`.
+        deterministic: As in `candidates`.
+
+    Returns:
+        A range: `ANY_BATCH` or `NO_BATCH` where `input_shape` has the batch.
+    """
+    if spec.algorithm != AUTO or dtype not in DTYPES:
+        return NO_BATCH
+    if None in (input_shape, kernel_shape) or None in kernel_shape:
+        return NO_BATCH
+    if spec.channels(input_shape) is None:
+        return NO_BATCH
+
+    def wins(batch):
+        shape = known_shape(spec, input_shape, kernel_shape, batch)
+        rows = candidates(pass_, spec, shape, kernel_shape, dtype, deterministic)
+        return cheapest(rows).algorithm == builtin.NAME
+
+    small, large = _SMALL_BATCH, _LARGE_BATCH
+    small_wins = wins(small)
+    if small_wins == wins(large):
+        return ANY_BATCH if small_wins else NO_BATCH
+    while large - small > 1:
+        middle = (small + large) // 2
+        if wins(middle) == small_wins:
+            small = middle
+        else:
+            large = middle
+    return range(1, large) if small_wins else range(large, ANY_BATCH.stop)
+
+
+def conv(spec, inputs, kernel):
+    """Computes a convolution, each pass of it and of its gradients by its best kernel.
+
+    Args:
+        spec: A `ConvSpec`.
+        inputs: A tensor.
+        kernel: A tensor of the same dtype.
+
+    Returns:
+        A tensor.
+    """
+    dtype = inputs.dtype.name
+    if why_stock(spec.algorithm, dtype):
+        return builtin.conv(spec, inputs, kernel)
+    if spec.algorithm != AUTO:
+        _check_not_refused(spec, tuple(inputs.shape), tuple(kernel.shape), dtype)
+    return run("forward", spec, Operands(inputs, kernel))
+
+
+@functools.lru_cache(maxsize=4096)
+def _check_not_refused(spec, input_shape, kernel_shape, dtype):
+    if None in spec.size(input_shape):
+        return  # the op decides when it runs
+    shape = known_shape(spec, input_shape, kernel_shape, _SMALL_BATCH)
+    for row in candidates("forward", spec, shape, kernel_shape, dtype, False):
+        if row.algorithm == spec.algorithm and row.refusal:
+            raise ValueError(
+                f"{row.refusal} Received: algorithm={row.algorithm!r}, inputs.shape="
+                f"{input_shape}, kernel.shape={kernel_shape}"
+            )
+
+
+def run(pass_, spec, operands):
+    """Computes one pass by the kernel that is best for it.
+
+    Args:
+        pass_: String, one of `PASSES`.
+        spec: A `ConvSpec`.
+        operands: An `Operands`.
+
+    Returns:
+        A tensor, whose gradients again run by the kernels that are best for them.
+    """
+    problem = (
+        spec,
+        _static_shape(operands.input),
+        _static_shape(operands.filter),
+        operands.input.dtype.name,
+        runtime.is_deterministic(),
+    )
+    batches = builtin_batches(pass_, *problem)
+    if not batches:
+        return _run_native(pass_, spec, operands)
+    if not runtime.may_differentiate() or all(
+        builtin_batches(other, *problem) == ANY_BATCH for other in PASSES
+    ):
+        return _run_chosen(pass_, spec, operands, batches)
+
+    # Stock's kernel would bring its own gradients along.
+    given = [name for name in Operands._fields if name != _COMPUTES[pass_]]
+
+    @tf.custom_gradient
+    def with_gradients(*tensors):
+        inner = operands._replace(**dict(zip(given, tensors, strict=True)))
+
+        def gradient(upstream):
+            found = gradients(pass_, spec, inner, upstream)
+            return [getattr(found, name) for name in given]
+
+        return _run_chosen(pass_, spec, inner, batches), gradient
+
+    return with_gradients(*(getattr(operands, name) for name in given))
+
+
+def gradients(pass_, spec, operands, upstream):
+    """Computes the gradients of a pass.
+
+    The sum of output * conv(input, filter) is linear in each of the three operands, and
+    a pass computes its derivative by one of them from the other two. So the gradients
+    of a pass are the other two passes, with `upstream` in place of what it computed.
+
+    Args:
+        pass_: String, the pass whose gradients are wanted.
+        spec: A `ConvSpec`.
+        operands: An `Operands`, those of the pass.
+        upstream: A tensor, the gradient by the result of the pass.
+
+    Returns:
+        An `Operands`: the gradient by each of the two operands of the pass.
+    """
+    operands = operands._replace(**{_COMPUTES[pass_]: upstream})
+    return Operands(
+        **{
+            _COMPUTES[other]: run(other, spec, operands)
+            for other in PASSES
+            if other != pass_
+        }
+    )
+
+
+def _run_chosen(pass_, spec, operands, batches):
+    if batches == ANY_BATCH:
+        return builtin.run(pass_, spec, operands)
+    # Under a tape tf.cond differentiates its branches at once, and so the gradients of
+    # these, without end. Nobody needs them: the caller knows the gradients.
+    held = Operands(*(t if t is None else tf.stop_gradient(t) for t in operands))
+    batch = tf.shape(held.input)[0]
+    return tf.cond(
+        (batch >= batches.start) & (batch < batches.stop),
+        lambda: builtin.run(pass_, spec, held),
+        lambda: _run_native(pass_, spec, held),
+    )
+
+
+def _run_native(pass_, spec, operands):
+    x, kernel, dy = operands
+    if pass_ == "forward":
+        return native.ops().kconv_conv(input=x, filter=kernel, **spec.attributes)
+    if pass_ == "input_gradient":
+        return native.ops().kconv_conv_backprop_input(
+            input_sizes=_sizes(x), filter=kernel, out_backprop=dy, **spec.attributes
+        )
+    return native.ops().kconv_conv_backprop_filter(
+        input=x, filter_sizes=_sizes(kernel), out_backprop=dy, **spec.attributes
+    )
+
+
+def _static_shape(tensor):
+    return None if tensor.shape.rank is None else tuple(tensor.shape)
+
+
+def _sizes(tensor):
+    if tensor.shape.is_fully_defined():
+        return tf.constant(tensor.shape.as_list(), tf.int64)
+    return tf.shape(tensor, out_type=tf.int64)

@@ -1,0 +1,102 @@
+"""The answer of `kconv.ops.explain`."""
+
+from dataclasses import dataclass
+
+from kconv import builtin, dispatch, native, runtime
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What each algorithm says about a problem, and which one runs.
+
+    Attributes:
+        pass_: String, `"forward"`, `"input_gradient"` or `"filter_gradient"`.
+        input_shape: Tuple of ints, the shape that was estimated.
+        kernel_shape: Tuple of ints.
+        dtype: String.
+        candidates: Tuple of `kconv.dispatch.Candidate`, each with `algorithm`,
+            `refusal` (a sentence, or None), `seconds` (estimated on one core, or None)
+            and `workspace` (bytes on one thread, or None).
+        chosen: String, the algorithm that runs.
+        reason: String, the sentence why.
+
+    `str()` of it is a table.
+    """
+
+    pass_: str
+    input_shape: tuple
+    kernel_shape: tuple
+    dtype: str
+    candidates: tuple
+    chosen: str
+    reason: str
+
+    def __str__(self):
+        width = max(len(row.algorithm) for row in self.candidates)
+        lines = [
+            f"{self.pass_} of {self.input_shape} * {self.kernel_shape}, {self.dtype}"
+        ]
+        for row in self.candidates:
+            marker = ">" if row.algorithm == self.chosen else " "
+            lines.append(f"{marker} {row.algorithm:{width}}  {_text(row)}")
+        return "\n".join([*lines, f"{self.chosen}: {self.reason}"])
+
+
+def _text(row):
+    if row.refusal is not None:
+        return row.refusal
+    parts = []
+    if row.seconds is not None:
+        parts.append(f"{1e3 * row.seconds:10.4g} ms on one core")
+    if row.workspace is not None:
+        parts.append(f"workspace {row.workspace / 1024:.4g} KiB")
+    return ", ".join(parts) or "not estimated"
+
+
+def explain(pass_, spec, input_shape, kernel_shape, dtype):
+    """Returns an `Explanation`; the arguments are those of `dispatch.candidates`.
+
+    Args:
+        pass_: String, one of `dispatch.PASSES`.
+        spec: A `ConvSpec`.
+        input_shape: Tuple of ints; None for an unknown batch or size.
+        kernel_shape: Tuple of ints.
+        dtype: String.
+
+    Returns:
+        An `Explanation`.
+    """
+    shape = dispatch.known_shape(spec, input_shape, kernel_shape, batch=1)
+    deterministic = runtime.is_deterministic()
+    why_stock = dispatch.why_stock(spec.algorithm, dtype)
+    if native.ops() is None or dtype not in dispatch.DTYPES:
+        rows = (dispatch.Candidate(builtin.NAME),)
+    else:
+        rows = dispatch.candidates(
+            pass_, spec, shape, kernel_shape, dtype, deterministic
+        )
+    if why_stock:
+        chosen, reason = builtin.NAME, why_stock
+    elif spec.algorithm != dispatch.AUTO:
+        chosen, reason = spec.algorithm, f"algorithm={spec.algorithm!r} asks for it."
+    else:
+        chosen = dispatch.cheapest(rows).algorithm
+        accepted = sum(row.refusal is None for row in rows)
+        reason = "The lowest estimate." if accepted > 1 else "The only one to take it."
+        batches = dispatch.builtin_batches(
+            pass_, spec, input_shape, kernel_shape, dtype, deterministic
+        )
+        if batches not in (dispatch.ANY_BATCH, dispatch.NO_BATCH):
+            reason += f" {_crossover(batches)}"
+    return Explanation(pass_, shape, tuple(kernel_shape), dtype, rows, chosen, reason)
+
+
+def _crossover(batches):
+    kconv, stock = "kconv's own algorithms", "builtin"
+    first, second, batch = kconv, stock, batches.start
+    if batches.start == 1:
+        first, second, batch = stock, kconv, batches.stop
+    return (
+        f"The batch is unknown, so this is decided for each: below {batch} images by "
+        f"{first}, from {batch} on by {second}."
+    )

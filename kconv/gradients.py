@@ -1,0 +1,32 @@
+"""The gradients of kconv's TensorFlow ops, each by the other two."""
+
+import tensorflow as tf
+
+from kconv import dispatch
+from kconv.spec import ConvSpec
+
+
+@tf.RegisterGradient("Kconv>Conv")
+def _conv(op, upstream):
+    x, kernel = op.inputs
+    operands = dispatch.Operands(input=x, filter=kernel)
+    found = dispatch.gradients("forward", ConvSpec.from_op(op), operands, upstream)
+    return [found.input, found.filter]
+
+
+@tf.RegisterGradient("Kconv>ConvBackpropInput")
+def _conv_backprop_input(op, upstream):
+    _, kernel, dy = op.inputs
+    operands = dispatch.Operands(filter=kernel, output=dy)
+    spec = ConvSpec.from_op(op)
+    found = dispatch.gradients("input_gradient", spec, operands, upstream)
+    return [None, found.filter, found.output]
+
+
+@tf.RegisterGradient("Kconv>ConvBackpropFilter")
+def _conv_backprop_filter(op, upstream):
+    x, _, dy = op.inputs
+    operands = dispatch.Operands(input=x, output=dy)
+    spec = ConvSpec.from_op(op)
+    found = dispatch.gradients("filter_gradient", spec, operands, upstream)
+    return [found.input, None, found.output]

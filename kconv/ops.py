@@ -1,0 +1,230 @@
+"""The functional face of kconv: operations on tensors."""
+
+import keras
+import tensorflow as tf
+
+from kconv import dispatch, explanation
+from kconv import gradients as gradients  # registers those of kconv's ops
+from kconv.spec import conv_spec
+
+
+@keras.saving.register_keras_serializable(package="kconv")
+class Conv(keras.Operation):
+    """`kconv.ops.conv` as a node of a Functional model.
+
+    Args:
+        strides: As in `kconv.ops.conv`.
+        padding: As in `kconv.ops.conv`.
+        data_format: As in `kconv.ops.conv`.
+        dilation_rate: As in `kconv.ops.conv`.
+        algorithm: As in `kconv.ops.conv`.
+        name: String, the name of the node.
+    """
+
+    def __init__(
+        self,
+        strides=1,
+        padding="valid",
+        data_format=None,
+        dilation_rate=1,
+        algorithm="auto",
+        *,
+        name=None,
+    ):
+        super().__init__(name=name)
+        dispatch.check_algorithm(algorithm)
+        self.strides = strides
+        self.padding = padding
+        self.data_format = data_format or keras.config.image_data_format()
+        self.dilation_rate = dilation_rate
+        self.algorithm = algorithm
+
+    def _arguments(self):
+        return {
+            "strides": self.strides,
+            "padding": self.padding,
+            "data_format": self.data_format,
+            "dilation_rate": self.dilation_rate,
+            "algorithm": self.algorithm,
+        }
+
+    def call(self, inputs, kernel):
+        """Computes the convolution of two tensors."""
+        return conv(inputs, kernel, **self._arguments())
+
+    def compute_output_spec(self, inputs, kernel):
+        """Returns a KerasTensor of the output's shape and dtype."""
+        shapes = tuple(inputs.shape), tuple(kernel.shape)
+        spec = conv_spec(*shapes, **self._arguments())
+        _check_dtypes(inputs, kernel)
+        return keras.KerasTensor(spec.output_shape(*shapes), dtype=inputs.dtype)
+
+    def get_config(self):
+        """Returns the arguments that make this operation again."""
+        return {**self._arguments(), "name": self.name}
+
+
+def conv(
+    inputs,
+    kernel,
+    strides=1,
+    padding="valid",
+    data_format=None,
+    dilation_rate=1,
+    algorithm="auto",
+):
+    """Convolves in one, two or three spatial dimensions.
+
+    The counterpart of `keras.ops.conv`, on the kernel that is fastest for the problem:
+    one of kconv's own, or TensorFlow's. Each derivative chooses for itself. The
+    channels may come in groups: there are as many as the channels of `inputs` are a
+    multiple of those of `kernel`.
+
+    When a graph is built for an unknown batch and the best kernel depends on it, the
+    graph decides each time it runs; an unknown spatial size counts as 56 in estimates.
+    In a function that XLA compiles, where a GPU is visible, and where kconv's op
+    library is missing, TensorFlow's ops do all the work. A `tf.function` that was
+    traced outside of XLA must not be called inside: XLA does not know kconv's ops.
+
+    Args:
+        inputs: Tensor of a floating dtype, of shape `(batch, *size, channels)` with
+            `data_format="channels_last"`, or `(batch, channels, *size)` with
+            `data_format="channels_first"`.
+        kernel: Tensor of the dtype of `inputs`, of shape
+            `(*kernel_size, channels // groups, filters)` in both data formats.
+            `filters` must be a multiple of `groups`.
+        strides: Positive int, or one for each spatial dimension.
+        padding: `"valid"`, no padding; `"same"`, as much as gives
+            `ceil(size / strides)` outputs, the odd pixel after; `"causal"` for one
+            spatial dimension; or a pair of ints (before, after) for each spatial
+            dimension, such as `((top, bottom), (left, right))`.
+        data_format: `"channels_last"`, `"channels_first"` or None, which takes
+            `keras.config.image_data_format()`.
+        dilation_rate: Positive int, or one for each spatial dimension; may be combined
+            with strides.
+        algorithm: `"auto"`, or a name out of `kconv.ops.algorithms()` to force an
+            algorithm in this operation and in all of its derivatives.
+
+    Returns:
+        A tensor of the dtype of `inputs`. With padding (before, after), each of its
+        spatial sizes is `(before + size + after - dilated) // strides + 1`, where
+        `dilated = (kernel_size - 1) * dilation_rate + 1`; an empty axis in which the
+        dilated kernel does not fit gives an empty axis.
+
+    Raises:
+        ValueError: If an argument is wrong, if shapes do not fit, or if a forced
+            algorithm does not take the problem.
+
+    Example:
+
+    >>> x = np.random.rand(4, 10, 10, 128).astype("float32")
+    >>> kernel = np.random.rand(3, 3, 32, 64).astype("float32")
+    >>> y = kconv.ops.conv(x, kernel, strides=2, padding=((1, 0), (1, 0)))  # 4 groups
+    >>> y.shape
+    TensorShape([4, 5, 5, 64])
+
+    Source:
+        Dumoulin and Visin, "A guide to convolution arithmetic for deep learning",
+        2016, for the sizes.
+    """
+    if isinstance(inputs, keras.KerasTensor) or isinstance(kernel, keras.KerasTensor):
+        operation = Conv(strides, padding, data_format, dilation_rate, algorithm)
+        return operation.symbolic_call(inputs, kernel)
+    dispatch.check_algorithm(algorithm)
+    # Not keras.ops.convert_to_tensor, which leaves Keras variables what they are.
+    inputs, kernel = tf.convert_to_tensor(inputs), tf.convert_to_tensor(kernel)
+    if None in (inputs.shape.rank, kernel.shape.rank):
+        raise ValueError(
+            "The ranks of `inputs` and `kernel` must be known. Received: inputs.shape="
+            f"{inputs.shape}, kernel.shape={kernel.shape}"
+        )
+    _check_dtypes(inputs, kernel)
+    spec = conv_spec(
+        tuple(inputs.shape),
+        tuple(kernel.shape),
+        strides,
+        padding,
+        data_format,
+        dilation_rate,
+        algorithm,
+    )
+    return dispatch.conv(spec, inputs, kernel)
+
+
+def _check_dtypes(inputs, kernel):
+    if inputs.dtype != kernel.dtype:
+        names = [keras.backend.standardize_dtype(t.dtype) for t in (inputs, kernel)]
+        raise ValueError(
+            "`inputs` and `kernel` must have the same dtype. Received: inputs.dtype="
+            f"{names[0]}, kernel.dtype={names[1]}"
+        )
+
+
+def algorithms():
+    """Returns the names that the argument `algorithm` takes beside `"auto"`.
+
+    Returns:
+        A list of strings, kconv's own first; the last one is `"builtin"`, TensorFlow's
+        kernel.
+
+    Example:
+
+    >>> kconv.ops.algorithms()
+    ['gemm', 'direct', 'builtin']
+    """
+    return dispatch.algorithms()
+
+
+def explain(
+    inputs,
+    kernel,
+    strides=1,
+    padding="valid",
+    data_format=None,
+    dilation_rate=1,
+    algorithm="auto",
+    dtype=None,
+    pass_="forward",
+):
+    """Tells what each algorithm says about a convolution, and which one runs.
+
+    The first arguments are those of `kconv.ops.conv`, except that shapes will do
+    instead of tensors.
+
+    Args:
+        inputs: Tensor, KerasTensor or tuple of ints. An unknown batch is estimated as
+            one image, an unknown spatial size as 56.
+        kernel: Tensor, KerasTensor or tuple of ints.
+        strides: As in `kconv.ops.conv`.
+        padding: As in `kconv.ops.conv`.
+        data_format: As in `kconv.ops.conv`.
+        dilation_rate: As in `kconv.ops.conv`.
+        algorithm: As in `kconv.ops.conv`.
+        dtype: String; by default that of `inputs`, or `keras.config.floatx()`.
+        pass_: `"forward"`, `"input_gradient"` or `"filter_gradient"`.
+
+    Returns:
+        An object with the attributes `candidates`, a tuple of objects with
+        `algorithm`, `refusal` (a sentence, or None), `seconds` (estimated, on one core)
+        and `workspace` (bytes, on one thread); `chosen`, the name of the algorithm that
+        runs; `reason`, the sentence why; and `pass_`, `input_shape`, `kernel_shape`,
+        `dtype`. `str()` of it is a table.
+
+    Raises:
+        ValueError: As `kconv.ops.conv`, or if `pass_` is unknown.
+
+    Example:
+
+    >>> print(kconv.ops.explain((1, 56, 56, 64), (3, 3, 64, 64), padding="same"))
+    """
+    if pass_ not in dispatch.PASSES:
+        raise ValueError(
+            f"`pass_` must be one of {list(dispatch.PASSES)}. Received: pass_={pass_!r}"
+        )
+    dispatch.check_algorithm(algorithm)
+    if dtype is None:
+        dtype = getattr(inputs, "dtype", keras.config.floatx())
+    shapes = [tuple(getattr(given, "shape", given)) for given in (inputs, kernel)]
+    spec = conv_spec(*shapes, strides, padding, data_format, dilation_rate, algorithm)
+    dtype = keras.backend.standardize_dtype(dtype)
+    return explanation.explain(pass_, spec, *shapes, dtype)

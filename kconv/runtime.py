@@ -1,0 +1,45 @@
+"""What TensorFlow is doing right now.
+
+Three of these facts are private in TensorFlow. Where one is gone from a later version,
+the answer that keeps plain use working is given; kconv's op library loads only on the
+versions that the tests have seen, so a change comes to light there.
+"""
+
+import tensorflow as tf
+
+try:
+    from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
+except ImportError:
+    GraphOrParentsInXlaContext = None
+try:
+    from tensorflow.python.framework.config import is_op_determinism_enabled
+except ImportError:
+    is_op_determinism_enabled = None
+try:
+    from tensorflow.python.eager.record import could_possibly_record
+except ImportError:
+    could_possibly_record = None
+
+
+def in_xla():
+    """Whether a function is being traced that XLA will compile."""
+    if tf.executing_eagerly() or GraphOrParentsInXlaContext is None:
+        return False
+    return GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())
+
+
+def is_deterministic():
+    """Whether `tf.config.experimental.enable_op_determinism` is on."""
+    return is_op_determinism_enabled is not None and is_op_determinism_enabled()
+
+
+def may_differentiate():
+    """Whether a gradient may be asked for of what is computed now."""
+    if not tf.executing_eagerly() or could_possibly_record is None:
+        return True
+    return could_possibly_record()
+
+
+def has_gpu():
+    """Whether TensorFlow may place ops on a GPU."""
+    return bool(tf.config.get_visible_devices("GPU"))

@@ -1,0 +1,291 @@
+"""What a convolution is: its checked parameters and the sizes that follow from them."""
+
+import functools
+import math
+import numbers
+from dataclasses import dataclass
+
+import keras
+
+# Limits of the core: below them its 64-bit arithmetic cannot overflow.
+_MAX_SIZE = 2**48
+_MAX_ELEMENTS = 2**59
+
+
+@dataclass(frozen=True)
+class ConvSpec:
+    """Everything about a convolution but its operands.
+
+    Attributes:
+        strides: Tuple of ints, one per spatial dimension.
+        dilation_rate: Tuple of ints, one per spatial dimension.
+        padding: `"VALID"`, `"SAME"` or a tuple of pairs (before, after), one per
+            spatial dimension.
+        groups: Int.
+        data_format: `"channels_last"` or `"channels_first"`.
+        algorithm: `"auto"` or the name of an algorithm.
+    """
+
+    strides: tuple
+    dilation_rate: tuple
+    padding: str | tuple
+    groups: int
+    data_format: str
+    algorithm: str
+
+    @property
+    def dims(self):
+        """Number of spatial dimensions."""
+        return len(self.strides)
+
+    @functools.cached_property
+    def attributes(self):
+        """The attributes of kconv's TensorFlow ops."""
+        explicit = not isinstance(self.padding, str)
+        return {
+            "strides": list(self.strides),
+            "dilations": list(self.dilation_rate),
+            "padding": "EXPLICIT" if explicit else self.padding,
+            "explicit_paddings": list(sum(self.padding, ())) if explicit else [],
+            "groups": self.groups,
+            "data_format": self.data_format,
+            "algorithm": self.algorithm,
+        }
+
+    @classmethod
+    def from_op(cls, op):
+        """The inverse of `attributes`, for an op whose gradient is wanted."""
+        padding = op.get_attr("padding").decode()
+        if padding == "EXPLICIT":
+            pads = op.get_attr("explicit_paddings")
+            padding = tuple(zip(pads[::2], pads[1::2], strict=True))
+        return cls(
+            strides=tuple(op.get_attr("strides")),
+            dilation_rate=tuple(op.get_attr("dilations")),
+            padding=padding,
+            groups=op.get_attr("groups"),
+            data_format=op.get_attr("data_format").decode(),
+            algorithm=op.get_attr("algorithm").decode(),
+        )
+
+    def size(self, shape):
+        """Spatial part of the shape of an input or output."""
+        shape = tuple(shape)
+        return shape[1:-1] if self.data_format == "channels_last" else shape[2:]
+
+    def channels(self, shape):
+        """Channels of an input or output of this shape."""
+        return shape[-1] if self.data_format == "channels_last" else shape[1]
+
+    def tensor_shape(self, batch, size, channels):
+        """Shape of an input or output."""
+        if self.data_format == "channels_last":
+            return (batch, *size, channels)
+        return (batch, channels, *size)
+
+    def pads(self, size, kernel_size):
+        """Pairs (before, after) for an input of this size."""
+        if self.padding == "VALID":
+            return ((0, 0),) * self.dims
+        if self.padding == "SAME":
+            axes = zip(size, kernel_size, self.strides, self.dilation_rate, strict=True)
+            return tuple(same_pads(*axis) for axis in axes)
+        return self.padding
+
+    def output_size(self, size, kernel_size):
+        """Sizes of the output; None where the input's is unknown."""
+        if self.padding == "SAME":
+            axes = zip(size, self.strides, strict=True)
+            return tuple(None if n is None else -(-n // stride) for n, stride in axes)
+        pads = self.pads(size, kernel_size)
+        axes = zip(size, pads, self.dilated(kernel_size), self.strides, strict=True)
+        return tuple(
+            # The dilated kernel fits, but perhaps in an empty axis: that gives another.
+            None if n is None else max((n + sum(pair) - dilated) // stride + 1, 0)
+            for n, pair, dilated, stride in axes
+        )
+
+    def output_shape(self, input_shape, kernel_shape):
+        """Shape of the output; None where it is unknown."""
+        size = self.output_size(self.size(input_shape), kernel_shape[:-2])
+        return self.tensor_shape(input_shape[0], size, kernel_shape[-1])
+
+    def dilated(self, kernel_size):
+        """Sizes of the kernel with its holes."""
+        axes = zip(kernel_size, self.dilation_rate, strict=True)
+        return tuple((kernel - 1) * rate + 1 for kernel, rate in axes)
+
+
+def same_pads(size, kernel, stride, dilation):
+    """TensorFlow's "same" padding of one axis: the odd pixel after."""
+    if isinstance(size, int) and size == 0:
+        return 0, 0
+    needed = (-(-size // stride) - 1) * stride + (kernel - 1) * dilation + 1 - size
+    # keras.ops takes sizes that are known only when the graph runs.
+    total = max(needed, 0) if isinstance(size, int) else keras.ops.maximum(needed, 0)
+    return total // 2, total - total // 2
+
+
+def conv_spec(
+    input_shape,
+    kernel_shape,
+    strides=1,
+    padding="valid",
+    data_format=None,
+    dilation_rate=1,
+    algorithm="auto",
+):
+    """Checks the arguments of `kconv.ops.conv`; `algorithm` is taken as it is.
+
+    Args:
+        input_shape: Tuple of ints; None for an unknown size.
+        kernel_shape: Tuple of ints; None for an unknown size.
+        strides: As in `kconv.ops.conv`.
+        padding: As in `kconv.ops.conv`.
+        data_format: As in `kconv.ops.conv`.
+        dilation_rate: As in `kconv.ops.conv`.
+        algorithm: String.
+
+    Returns:
+        A `ConvSpec`.
+
+    Raises:
+        ValueError: If an argument is wrong, or does not fit to another one.
+    """
+    dims = len(kernel_shape) - 2
+    if not 1 <= dims <= 3 or len(input_shape) != len(kernel_shape):
+        raise ValueError(
+            "`inputs` and `kernel` must have the same rank, which is 3, 4 or 5 for "
+            "convolutions of 1, 2 or 3 spatial dimensions. Received: "
+            f"inputs.shape={input_shape}, kernel.shape={kernel_shape}"
+        )
+    if data_format is None:
+        data_format = keras.config.image_data_format()
+    if data_format not in ("channels_last", "channels_first"):
+        raise ValueError(
+            "`data_format` must be 'channels_last' or 'channels_first'. Received: "
+            f"data_format={data_format!r}"
+        )
+    return _checked_spec(
+        input_shape,
+        kernel_shape,
+        _positive("strides", strides, dims),
+        _standard_padding(padding, dims),
+        data_format,
+        _positive("dilation_rate", dilation_rate, dims),
+        algorithm,
+    )
+
+
+def _is_integer(value):
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+def _positive(name, value, dims):
+    """Returns a tuple of positive ints, one per spatial dimension."""
+    values = value if isinstance(value, list | tuple) else (value,) * dims
+    if len(values) != dims or not all(
+        _is_integer(one) and 0 < one <= _MAX_SIZE for one in values
+    ):
+        raise ValueError(
+            f"`{name}` must be a positive integer or {dims} of them, one per spatial "
+            f"dimension, at most 2**48. Received: {name}={value!r}"
+        )
+    return tuple(int(one) for one in values)
+
+
+def _standard_padding(padding, dims):
+    """Returns "valid", "same", "causal" or a tuple of pairs."""
+    if isinstance(padding, str):
+        lower = padding.lower()
+        if lower in ("valid", "same") or (lower == "causal" and dims == 1):
+            return lower
+    elif isinstance(padding, list | tuple) and len(padding) == dims:
+        pads = [pair for pair in padding if isinstance(pair, list | tuple)]
+        flat = [one for pair in pads for one in pair]
+        if [len(pair) for pair in pads] == [2] * dims and all(
+            _is_integer(one) and 0 <= one <= _MAX_SIZE for one in flat
+        ):
+            return tuple((int(before), int(after)) for before, after in pads)
+    names = "'valid', 'same' or 'causal'" if dims == 1 else "'valid' or 'same'"
+    raise ValueError(
+        f"`padding` must be {names}, or {dims} pairs of non-negative integers (before, "
+        "after), one per spatial dimension, at most 2**48. Received: "
+        f"padding={padding!r}"
+    )
+
+
+# An eager call pays for a look-up here, not for the checks.
+@functools.lru_cache(maxsize=4096)
+def _checked_spec(
+    input_shape, kernel_shape, strides, padding, data_format, dilation_rate, algorithm
+):
+    received = f"Received: inputs.shape={input_shape}, kernel.shape={kernel_shape}"
+    channels = input_shape[-1 if data_format == "channels_last" else 1]
+    kernel_size, group_channels, filters = (
+        kernel_shape[:-2],
+        kernel_shape[-2],
+        kernel_shape[-1],
+    )
+    if 0 in kernel_shape:
+        raise ValueError(f"`kernel` must not be empty. {received}")
+    if channels is None or None in kernel_shape:
+        raise ValueError(
+            "The channels of `inputs` and the shape of `kernel` must be known. "
+            f"{received}"
+        )
+    if channels == 0 or channels % group_channels:
+        raise ValueError(
+            "The channels of `inputs` must be a multiple of the channels of `kernel`, "
+            f"its last axis but one. {received}, data_format={data_format!r}"
+        )
+    groups = channels // group_channels
+    if filters % groups:
+        raise ValueError(
+            "The filters of `kernel`, its last axis, must be a multiple of the groups "
+            "(the channels of `inputs` over the channels of `kernel`). "
+            f"{received}, groups={groups}"
+        )
+    if padding == "causal":
+        padding = (((kernel_size[0] - 1) * dilation_rate[0], 0),)
+    elif isinstance(padding, str):
+        padding = padding.upper()
+    spec = ConvSpec(strides, dilation_rate, padding, groups, data_format, algorithm)
+    _check_sizes(spec, input_shape, kernel_shape)
+    return spec
+
+
+def _check_sizes(spec, input_shape, kernel_shape):
+    received = (
+        f"Received: inputs.shape={input_shape}, kernel.shape={kernel_shape}, strides="
+        f"{spec.strides}, padding={spec.padding}, dilation_rate={spec.dilation_rate}"
+    )
+    # Unknown sizes are as good as 1 here: the op itself checks the sizes that come.
+    size, kernel_size = spec.size(input_shape), kernel_shape[:-2]
+    known = tuple(1 if n is None else n for n in size)
+    dilated = spec.dilated(kernel_size)
+    padded = [
+        n + sum(pads)
+        for n, pads in zip(known, spec.pads(known, kernel_size), strict=True)
+    ]
+    if max(*padded, *dilated) > _MAX_SIZE:
+        raise ValueError(
+            "The padded input and the dilated kernel must be at most 2**48 along each "
+            f"axis. {received}"
+        )
+    for axis, (n, available, needed) in enumerate(
+        zip(size, padded, dilated, strict=True)
+    ):
+        if n and available < needed:
+            raise ValueError(
+                "The dilated kernel must not be larger than the padded input, but is "
+                f"so along spatial dimension {axis} ({needed} > {available}). "
+                f"{received}"
+            )
+    output_shape = spec.output_shape(input_shape, kernel_shape)
+    for shape in (input_shape, kernel_shape, output_shape):
+        if math.prod(n for n in shape if n is not None) >= _MAX_ELEMENTS:
+            raise ValueError(
+                "Each tensor must have less than 2**59 elements. "
+                f"{received}, output.shape={output_shape}"
+            )

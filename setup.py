@@ -1,0 +1,287 @@
+"""Builds the two compiled parts of kconv; pyproject.toml holds everything else.
+
+kconv/_core.<abi>.so              the algorithms, as a pybind11 module
+kconv/_tfops_<major>_<minor>.so   the same algorithms as TensorFlow ops, for one
+                                  minor version of TensorFlow
+
+setuptools applies flags to a whole extension, but the kernels of an instruction set
+need flags of their own. So the objects are compiled here, in parallel, into
+build/objects, and an object is reused while its command, its source and every
+header it read stay the same.
+
+Environment:
+    CXX, CXXFLAGS, LDFLAGS   compiler and further flags
+    KCONV_PORTABLE=1         portable kernels only, as on a CPU other than x86-64
+    KCONV_WERROR=1           warnings are errors
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sysconfig
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+from setuptools.errors import CCompilerError
+
+ROOT = Path(__file__).resolve().parent
+OBJECTS = Path("build/objects")
+
+# Folders of csrc/ that are compiled for one library only.
+GLUE = ("python", "tf")
+
+COMMON_FLAGS = (
+    *("-std=c++17", "-O3", "-g0", "-fPIC", "-pthread", "-Icsrc"),
+    *("-ffp-contract=fast", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-psabi"),
+)
+
+# File name below an isa/ folder -> the flags of that instruction set.
+X86_FLAGS = {
+    "baseline": "",
+    "avx2": "-mavx2 -mfma",
+    "avx512": (
+        "-mavx512f -mavx512vl -mavx512dq -mavx512bw -mavx2 -mfma"
+        " -mprefer-vector-width=512"
+    ),
+}
+PORTABLE_FLAGS = {"baseline": ""}
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A source file, the object it becomes and the whole command but for these."""
+
+    source: Path
+    object: Path
+    command: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class TensorFlow:
+    """The installed TensorFlow: its version and the folder that holds its headers."""
+
+    version: str
+    folder: Path
+
+    @property
+    def minor(self) -> str:
+        """Major and minor version, which an op library is bound to: "2.21"."""
+        return ".".join(self.version.split(".")[:2])
+
+    @property
+    def library(self) -> str:
+        """Name of the op library for this version: "_tfops_2_21"."""
+        return "_tfops_" + self.minor.replace(".", "_")
+
+
+def kconv_version() -> str:
+    """The version of the package, read without importing it."""
+    text = (ROOT / "kconv" / "__init__.py").read_text()
+    return re.search(r'^__version__ = "(.+)"$', text, re.MULTILINE).group(1)
+
+
+def find_tensorflow() -> TensorFlow | None:
+    """Finds the installed TensorFlow without the seconds that importing it takes."""
+    spec = importlib.util.find_spec("tensorflow")
+    if spec is None or spec.origin is None:
+        return None
+    # The distribution may be tensorflow, tensorflow-cpu or one of their relatives.
+    names = importlib.metadata.packages_distributions().get("tensorflow", ())
+    versions = [importlib.metadata.version(name) for name in names]
+    return TensorFlow(versions[0], Path(spec.origin).parent) if versions else None
+
+
+def compiler() -> list[str]:
+    """The C++ compiler as the start of a command line."""
+    command = shlex.split(os.environ.get("CXX", ""))
+    if not command:
+        command = [next(filter(shutil.which, ("g++", "clang++", "c++")), "g++")]
+    if shutil.which(command[0]) is None:
+        raise CCompilerError(
+            f"kconv needs a C++17 compiler such as g++. Received: CXX={command[0]}"
+        )
+    return command
+
+
+def is_portable() -> bool:
+    """True where only the portable kernels are built."""
+    if os.environ.get("KCONV_PORTABLE", "0") not in ("", "0"):
+        return True
+    machine = subprocess.check_output([*compiler(), "-dumpmachine"], text=True)
+    return not machine.startswith("x86_64")
+
+
+def make_units(
+    paths: Iterable[Path], folder: str, flags: Iterable[str] = ()
+) -> list[Unit]:
+    """Units of `paths` with `flags`, their objects below build/objects/`folder`."""
+    portable = is_portable()
+    isa_flags = PORTABLE_FLAGS if portable else X86_FLAGS
+    command = [*compiler(), *COMMON_FLAGS, f'-DKCONV_VERSION="{kconv_version()}"']
+    if portable:
+        command += ["-DKCONV_PORTABLE"]
+        folder += "-portable"
+    if os.environ.get("KCONV_WERROR", "0") not in ("", "0"):
+        command += ["-Werror"]
+    command += [*flags, *shlex.split(os.environ.get("CXXFLAGS", ""))]
+
+    units = []
+    for source in sorted(paths):
+        own_flags = []
+        if source.parent.name == "isa":
+            if source.stem not in isa_flags:
+                continue
+            own_flags = isa_flags[source.stem].split()
+        output = OBJECTS / folder / source.with_suffix(".o")
+        units.append(Unit(source, output, (*command, *own_flags)))
+    return units
+
+
+def sources(glue: str | None = None) -> list[Path]:
+    """Sources of csrc/`glue`, or of the core: all that is not glue."""
+    found = [path.relative_to(ROOT) for path in (ROOT / "csrc").rglob("*.cc")]
+    if glue is None:
+        return [path for path in found if path.parts[1] not in GLUE]
+    return [path for path in found if path.parts[1] == glue]
+
+
+def core_units() -> list[Unit]:
+    """The algorithms, which know neither Python nor TensorFlow."""
+    return make_units(sources(), "core")
+
+
+def python_units() -> list[Unit]:
+    """The glue to Python."""
+    import pybind11
+
+    flags = [f"-I{sysconfig.get_path('include')}", f"-I{pybind11.get_include()}"]
+    folder = sysconfig.get_config_var("SOABI")
+    return make_units(sources("python"), folder, flags)
+
+
+def tensorflow_units(tensorflow: TensorFlow) -> list[Unit]:
+    """The glue to TensorFlow."""
+    flags = [
+        f"-isystem{tensorflow.folder / 'include'}",
+        "-DEIGEN_MAX_ALIGN_BYTES=64",
+        f'-DKCONV_TENSORFLOW_VERSION="{tensorflow.version}"',
+    ]
+    return make_units(sources("tf"), f"tensorflow-{tensorflow.version}", flags)
+
+
+def is_current(unit: Unit) -> bool:
+    """True if the object is newer than all it was made of, by the same command."""
+    record = unit.object.with_suffix(".cmd")
+    depends = unit.object.with_suffix(".d")
+    if not (unit.object.exists() and record.exists() and depends.exists()):
+        return False
+    if record.read_text() != shlex.join(unit.command):
+        return False
+    # Written by the compiler: "object: source header \<newline> header ..."
+    headers = depends.read_text().split(":", 1)[1].replace("\\\n", " ").split()
+    made = unit.object.stat().st_mtime
+    files = [Path(name) for name in headers]
+    return all(file.exists() and file.stat().st_mtime < made for file in files)
+
+
+def compile_unit(unit: Unit) -> None:
+    """Compiles one source file if its object is not current."""
+    if is_current(unit):
+        return
+    unit.object.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=unit.object.parent) as folder:
+        made = Path(folder, unit.object.name)
+        depends = made.with_suffix(".d")
+        outputs = ["-MMD", "-MF", str(depends), "-c", str(unit.source), "-o", str(made)]
+        run([*unit.command, *outputs])
+        os.replace(depends, unit.object.with_suffix(".d"))
+        os.replace(made, unit.object)
+    unit.object.with_suffix(".cmd").write_text(shlex.join(unit.command))
+
+
+def run(command: list[str]) -> None:
+    """Runs a compiler; its words reach the user only when there are any."""
+    result = subprocess.run(command, capture_output=True, text=True)
+    if result.returncode:
+        message = f"{shlex.join(command)}\n{result.stdout}{result.stderr}"
+        raise CCompilerError(message)
+    if result.stderr:
+        print(result.stderr, flush=True)
+
+
+def link(units: list[Unit], output: Path, exported: str, flags: list[str]) -> None:
+    """Links a stripped library that exports `exported` and nothing else."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=output.parent) as folder:
+        made = Path(folder, output.name)
+        script = Path(folder, "exports.map")
+        script.write_text(f"{{ {exported} local: *; }};\n")
+        objects = [str(unit.object) for unit in units]
+        own = ["-shared", "-pthread", "-Wl,-s", f"-Wl,--version-script={script}"]
+        own += shlex.split(os.environ.get("LDFLAGS", ""))
+        run([*compiler(), *objects, "-o", str(made), *own, *flags])
+        # A new file, never a rewritten one: a running process may have it mapped.
+        os.replace(made, output)
+
+
+class BuildNative(build_ext):
+    """Compiles and links the libraries in place of setuptools' own compiler."""
+
+    def get_ext_filename(self, fullname: str) -> str:
+        """An op library is no Python module, so its name carries no ABI tag."""
+        if fullname.split(".")[-1].startswith("_tfops_"):
+            return fullname.replace(".", os.sep) + ".so"
+        return super().get_ext_filename(fullname)
+
+    def build_extensions(self) -> None:
+        """Compiles every object at once, then links the libraries."""
+        os.chdir(ROOT)
+        tensorflow = find_tensorflow()
+        core = core_units()
+        glue = {"kconv._core": python_units()}
+        if tensorflow is None:
+            self.warn(
+                "TensorFlow is not installed here: building kconv without its"
+                " TensorFlow ops. Layers of this build run stock TensorFlow ops."
+            )
+        else:
+            glue[f"kconv.{tensorflow.library}"] = tensorflow_units(tensorflow)
+
+        # The glue takes longest, so it goes first.
+        units = [unit for part in reversed(glue.values()) for unit in part] + core
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            list(pool.map(compile_unit, units))
+
+        folder = Path(self.get_ext_fullpath("kconv._core")).parent
+        for stale in folder.glob("_tfops_*.so"):
+            stale.unlink()
+        for name, part in glue.items():
+            output = Path(self.get_ext_fullpath(name))
+            if name == "kconv._core":
+                link(part + core, output, "global: PyInit__core;", [])
+            else:
+                library = ["-Wl,-z,defs", f"-L{tensorflow.folder}"]
+                library += ["-l:libtensorflow_framework.so.2"]
+                link(part + core, output, "", library)
+
+
+def extensions() -> list[Extension]:
+    """What setuptools should expect of build_ext; it compiles none of it."""
+    tensorflow = find_tensorflow()
+    names = ["_core"] + ([tensorflow.library] if tensorflow else [])
+    return [Extension(f"kconv.{name}", []) for name in names]
+
+
+if __name__ == "__main__":
+    setup(ext_modules=extensions(), cmdclass={"build_ext": BuildNative})

@@ -1,0 +1,370 @@
+"""Which candidate takes a pass, and that it is the one that runs."""
+
+import itertools
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import kconv
+from kconv import builtin, dispatch, native, runtime
+from kconv.dispatch import ANY_BATCH, NO_BATCH, PASSES, Candidate
+from kconv.spec import ConvSpec, conv_spec
+
+SPEC = conv_spec((2, 8, 8, 4), (3, 3, 4, 4))
+NATIVE_OPS = {"Kconv>Conv", "Kconv>ConvBackpropInput", "Kconv>ConvBackpropFilter"}
+STOCK_OPS = {"Conv2D", "Conv2DBackpropInput", "Conv2DBackpropFilter"}
+
+
+@pytest.fixture
+def estimates(monkeypatch):
+    """Replaces all estimates by (kconv's, stock's), given in seconds by batch."""
+
+    def replace(table):
+        def candidates(pass_, spec, input_shape, kernel_shape, dtype, deterministic):
+            ours, stock = table[pass_](input_shape[0])
+            return (
+                Candidate("gemm", None, ours, 0),
+                Candidate("builtin", None, stock),
+            )
+
+        monkeypatch.setattr(dispatch, "candidates", candidates)
+        dispatch.builtin_batches.cache_clear()
+
+    yield replace
+    dispatch.builtin_batches.cache_clear()
+
+
+def ours(batch):
+    return 1, 2
+
+
+def stock(batch):
+    return 2, 1
+
+
+def stock_below_10(batch):
+    return 5 + batch / 2, batch  # equal at 10, and the first one wins there
+
+
+def ops_of(function, *arguments):
+    """Types of all ops in the graph of a function and the functions it calls."""
+    graph = tf.function(function).get_concrete_function(*arguments).graph.as_graph_def()
+    nodes = itertools.chain(graph.node, *(f.node_def for f in graph.library.function))
+    return {node.op for node in nodes}
+
+
+def test_crossover_is_found_by_bisection(estimates):
+    estimates(dict.fromkeys(PASSES, stock_below_10))
+    problem = (SPEC, (None, 8, 8, 4), (3, 3, 4, 4), "float32", False)
+    assert dispatch.builtin_batches("forward", *problem) == range(1, 10)
+    estimates(dict.fromkeys(PASSES, lambda n: stock_below_10(n)[::-1]))
+    batches = dispatch.builtin_batches("forward", *problem)
+    assert (batches.start, batches.stop) == (11, ANY_BATCH.stop)
+    estimates(dict.fromkeys(PASSES, ours))
+    assert dispatch.builtin_batches("forward", *problem) == NO_BATCH
+    estimates(dict.fromkeys(PASSES, stock))
+    assert dispatch.builtin_batches("forward", *problem) == ANY_BATCH
+
+
+def test_known_batch_is_not_left_open(estimates):
+    estimates(dict.fromkeys(PASSES, stock_below_10))
+    for batch, expected in ((1, ANY_BATCH), (9, ANY_BATCH), (10, NO_BATCH)):
+        problem = (SPEC, (batch, 8, 8, 4), (3, 3, 4, 4), "float32", False)
+        assert dispatch.builtin_batches("forward", *problem) == expected
+
+
+def gradients_of_gradients(x, w, dy):
+    """All three passes, each of them differentiated once more."""
+    with tf.GradientTape() as outer:
+        outer.watch([x, w, dy])
+        with tf.GradientTape() as inner:
+            inner.watch([x, w])
+            y = kconv.ops.conv(x, w, strides=(2, 1), padding="same")
+        dx, dw = inner.gradient(y, [x, w], output_gradients=dy)
+        loss = tf.reduce_sum(dx**2) + tf.reduce_sum(dw**3) + tf.reduce_sum(y**2)
+    return y, dx, dw, *outer.gradient(loss, [x, w, dy])
+
+
+OPERANDS = [
+    tf.constant(np.random.default_rng(seed).standard_normal(shape))
+    for seed, shape in enumerate([(12, 7, 6, 4), (3, 2, 4, 5), (12, 4, 6, 5)])
+]
+UNKNOWN_BATCH = [
+    tf.TensorSpec(shape, tf.float64)
+    for shape in [(None, 7, 6, 4), (3, 2, 4, 5), (None, 4, 6, 5)]
+]
+MIXTURES = [
+    *itertools.product((ours, stock), repeat=3),
+    (stock_below_10, stock_below_10, stock_below_10),
+    (stock_below_10, ours, stock),
+    (stock, stock_below_10, ours),
+    (ours, stock, stock_below_10),
+]
+
+
+def name_of(mixture):
+    return "-".join(choice.__name__ for choice in mixture)
+
+
+@pytest.fixture(scope="module")
+def stock_results():
+    operands = [tf.Variable(operand) for operand in OPERANDS]
+    x, w, dy = operands
+    with tf.GradientTape() as outer:
+        with tf.GradientTape() as inner:
+            y = tf.nn.conv2d(x, w, (2, 1), "SAME")
+        dx, dw = inner.gradient(y, [x, w], output_gradients=dy)
+        loss = tf.reduce_sum(dx**2) + tf.reduce_sum(dw**3) + tf.reduce_sum(y**2)
+    return [y, dx, dw, *outer.gradient(loss, operands)]
+
+
+@pytest.mark.parametrize("mixture", MIXTURES, ids=name_of)
+@pytest.mark.parametrize("kind", ("eager", "graph", "unknown_batch"))
+def test_passes_mix_to_all_orders(kind, mixture, estimates, stock_results):
+    estimates(dict(zip(PASSES, mixture, strict=True)))
+    function = gradients_of_gradients
+    if kind != "eager":
+        signature = UNKNOWN_BATCH if kind == "unknown_batch" else None
+        function = tf.function(function, input_signature=signature)
+    results = function(*OPERANDS)
+    for result, expected in zip(results, stock_results, strict=True):
+        error = tf.reduce_max(tf.abs(result - expected))
+        assert error <= 1e-13 * tf.reduce_max(tf.abs(expected))
+
+
+@pytest.mark.parametrize("mixture", MIXTURES[:8], ids=name_of)
+def test_the_choice_is_what_runs(mixture, estimates):
+    estimates(dict(zip(PASSES, mixture, strict=True)))
+
+    def gradients(x, w):
+        with tf.GradientTape() as tape:
+            tape.watch([x, w])
+            y = kconv.ops.conv(x, w)
+        return y, tape.gradient(y, [x, w])
+
+    expected = {
+        (f"Kconv>Conv{suffix}" if choice is ours else f"Conv2D{suffix}")
+        for choice, suffix in zip(
+            mixture, ("", "BackpropInput", "BackpropFilter"), strict=True
+        )
+    }
+    found = ops_of(gradients, *OPERANDS[:2])
+    assert found & (NATIVE_OPS | STOCK_OPS) == expected
+    # Where stock takes all, nothing stands between its ops and TensorFlow's graph
+    # optimizer, which fuses them with what follows.
+    assert ("IdentityN" in found) == (0 < mixture.count(stock) < 3)
+
+
+def test_the_batch_decides_when_the_graph_runs(estimates, monkeypatch):
+    estimates(dict.fromkeys(PASSES, stock_below_10))
+    monkeypatch.setattr(
+        builtin,
+        "run",
+        lambda pass_, spec, operands: -dispatch._run_native(pass_, spec, operands),
+    )
+
+    @tf.function(input_signature=UNKNOWN_BATCH[:2])
+    def conv(x, w):
+        return kconv.ops.conv(x, w)
+
+    x, w = OPERANDS[:2]
+    for batch in (0, 1, 9, 10, 12):
+        expected = tf.nn.conv2d(x[:batch], w, 1, "VALID")
+        sign = -1 if 1 <= batch < 10 else 1
+        np.testing.assert_allclose(sign * conv(x[:batch], w), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("algorithm", ("gemm", "direct", "builtin"))
+def test_a_forced_algorithm_is_forced_in_all_orders(algorithm):
+    def function(x, w):
+        with tf.GradientTape() as outer:
+            outer.watch([x, w])
+            with tf.GradientTape() as inner:
+                inner.watch([x, w])
+                y = kconv.ops.conv(x, w, algorithm=algorithm)
+            dx, dw = inner.gradient(y, [x, w])
+            loss = tf.reduce_sum(dx**2) + tf.reduce_sum(dw**2)
+        return outer.gradient(loss, [x, w])
+
+    concrete = tf.function(function).get_concrete_function(*OPERANDS[:2])
+    operations = concrete.graph.get_operations()
+    ran = {op.type for op in operations} & (NATIVE_OPS | STOCK_OPS)
+    if algorithm == "builtin":
+        assert ran == STOCK_OPS
+    else:
+        assert ran == NATIVE_OPS
+        names = [op.get_attr("algorithm") for op in operations if op.type in ran]
+        assert set(names) == {algorithm.encode()}
+
+
+def test_estimates_are_asked_for_once():
+    x, w = OPERANDS[:2]
+    with tf.GradientTape() as tape:
+        tape.watch([x, w])
+        y = kconv.ops.conv(x, w)
+    tape.gradient(y, [x, w])
+    before = dispatch.candidates.cache_info().misses
+    for _ in range(3):
+        with tf.GradientTape() as tape:
+            tape.watch([x, w])
+            y = kconv.ops.conv(x, w)
+        tape.gradient(y, [x, w])
+    assert dispatch.candidates.cache_info().misses == before
+
+
+def test_determinism_excludes_stock(monkeypatch):
+    monkeypatch.setattr(runtime, "is_deterministic", lambda: True)
+    told = kconv.ops.explain((2, 8, 8, 4), (3, 3, 4, 4))
+    assert told.chosen in ("gemm", "direct")
+    assert "same bits" in told.candidates[-1].refusal
+    operands = tf.zeros((2, 8, 8, 4)), tf.zeros((3, 3, 4, 4))
+    assert not STOCK_OPS & ops_of(kconv.ops.conv, *operands)
+
+
+def test_a_visible_gpu_gets_stock_ops(monkeypatch):
+    monkeypatch.setattr(runtime, "has_gpu", lambda: True)
+    told = kconv.ops.explain((2, 8, 8, 4), (3, 3, 4, 4))
+    assert told.chosen == "builtin"
+    assert "GPU" in told.reason
+    operands = tf.zeros((2, 8, 8, 4)), tf.zeros((3, 3, 4, 4))
+    assert not NATIVE_OPS & ops_of(kconv.ops.conv, *operands)
+    forced = ops_of(lambda *args: kconv.ops.conv(*args, algorithm="gemm"), *operands)
+    assert "Kconv>Conv" in forced
+
+
+def test_dtypes_without_kernels_get_stock_ops():
+    told = kconv.ops.explain((2, 8, 8, 4), (3, 3, 4, 4), dtype="int32")
+    assert (told.chosen, told.reason) == (
+        "builtin",
+        "kconv's kernels do not take int32.",
+    )
+    x, w = np.arange(32).reshape(1, 4, 4, 2), np.arange(16).reshape(2, 2, 2, 2)
+    y = kconv.ops.conv(x.astype("int32"), w.astype("int32"))
+    expected = kconv.ops.conv(x.astype("float64"), w.astype("float64"))
+    assert y.dtype == tf.int32
+    assert np.array_equal(y, expected)
+
+
+@pytest.mark.parametrize(
+    ("shape", "kernel_shape", "options", "passes", "refusal"),
+    [
+        ((2, 8, 8, 4), (3, 3, 2, 4), {}, PASSES, "groups"),
+        ((2, 4, 8, 8), (3, 3, 4, 4), {"data_format": "channels_first"}, PASSES, "last"),
+        ((2, 8, 8, 4), (3, 3, 4, 4), {"dilation_rate": 2}, PASSES[1:], "dilation"),
+        ((2, 8, 8, 8, 4), (2, 2, 2, 4, 4), {"dilation_rate": 2}, PASSES, "dilation"),
+        ((2, 8, 8, 8, 4), (2,) * 5, {"padding": ((1, 0),) * 3}, PASSES, "groups"),
+        ((2, 8, 8, 8, 2), (2,) * 5, {"padding": ((1, 0),) * 3}, PASSES, "explicit"),
+        ((0, 8, 8, 4), (3, 3, 4, 4), {}, PASSES, "empty"),
+        ((2**20, 64, 64, 4), (3, 3, 4, 4), {}, PASSES, "32 bits"),
+    ],
+)
+def test_stock_refuses_what_its_kernels_cannot_do(
+    shape, kernel_shape, options, passes, refusal
+):
+    for pass_ in PASSES:
+        told = kconv.ops.explain(shape, kernel_shape, **options, pass_=pass_)
+        if pass_ in passes:
+            assert refusal in told.candidates[-1].refusal
+            assert told.chosen != "builtin"
+        else:
+            assert told.candidates[-1].refusal is None
+
+
+@pytest.mark.parametrize("dtype", dispatch.DTYPES)
+@pytest.mark.parametrize(
+    ("shape", "kernel_shape", "options"),
+    [
+        ((2, 9, 4), (3, 4, 6), {"strides": 2, "padding": "same"}),
+        ((2, 9, 4), (3, 4, 6), {"padding": ((4, 1),)}),
+        ((2, 9, 8, 4), (3, 2, 4, 6), {"strides": (2, 3), "padding": "same"}),
+        ((2, 9, 8, 4), (3, 2, 4, 6), {"padding": ((4, 0), (1, 5))}),
+        ((2, 9, 8, 7, 4), (3, 2, 2, 4, 6), {"strides": (2, 1, 3)}),
+    ],
+)
+def test_stock_does_what_it_does_not_refuse(shape, kernel_shape, options, dtype):
+    spec = conv_spec(shape, kernel_shape, **options)
+    rng = np.random.default_rng(0)
+    operands = dispatch.Operands(
+        *(
+            tf.cast(rng.integers(-3, 4, size), dtype)
+            for size in (shape, kernel_shape, spec.output_shape(shape, kernel_shape))
+        )
+    )
+    for pass_ in PASSES:
+        assert builtin.refusal(pass_, spec, shape, kernel_shape) is None
+        theirs = builtin.run(pass_, spec, operands)
+        ours = dispatch._run_native(pass_, spec, operands)
+        # Sums of small integers are exact, even in bfloat16 up to 256.
+        if dtype == "bfloat16":
+            ours, theirs = (
+                tf.clip_by_value(ours, -99, 99),
+                tf.clip_by_value(theirs, -99, 99),
+            )
+        assert np.array_equal(ours, theirs)
+
+
+def test_unknown_size_is_assumed():
+    unknown = kconv.ops.explain((1, None, None, 64), (3, 3, 64, 64))
+    assert unknown == kconv.ops.explain((1, 56, 56, 64), (3, 3, 64, 64))
+    large = kconv.ops.explain((1, None, 9, 64), (80, 3, 64, 64))
+    assert large.input_shape == (1, 80, 9, 64)
+
+
+def test_explain_tells_of_a_crossover(estimates):
+    estimates(dict.fromkeys(PASSES, stock_below_10))
+    told = kconv.ops.explain((None, 8, 8, 4), (3, 3, 4, 4))
+    assert told.chosen == "builtin"
+    assert "below 10 images by builtin, from 10 on by kconv" in told.reason
+    estimates(dict.fromkeys(PASSES, lambda n: stock_below_10(n)[::-1]))
+    told = kconv.ops.explain((None, 8, 8, 4), (3, 3, 4, 4))
+    assert told.chosen == "gemm"
+    assert "below 11 images by kconv's own algorithms, from 11 on" in told.reason
+
+
+def test_spec_survives_the_attributes_of_an_op():
+    for padding, algorithm in (
+        ("valid", "auto"),
+        ("same", "gemm"),
+        (((1, 2),), "auto"),
+    ):
+        spec = conv_spec((2, 9, 4), (3, 2, 6), 2, padding, None, 3, algorithm)
+
+        @tf.function
+        def conv(x, w, spec=spec):
+            return native.ops().kconv_conv(input=x, filter=w, **spec.attributes)
+
+        graph = conv.get_concrete_function(
+            tf.zeros((2, 9, 4)), tf.zeros((3, 2, 6))
+        ).graph
+        op = next(op for op in graph.get_operations() if op.type == "Kconv>Conv")
+        assert ConvSpec.from_op(op) == spec
+
+
+def test_runtime_sees_xla_through_inner_functions():
+    seen = []
+
+    @tf.function
+    def inner(x):
+        seen.append(runtime.in_xla())
+        return x
+
+    tf.function(lambda x: inner(x))(tf.zeros(1))
+    tf.function(lambda x: inner(x), jit_compile=True)(tf.zeros(2))
+    assert seen == [False, True]
+    assert not runtime.in_xla()
+
+
+def test_runtime_knows_tapes():
+    assert not runtime.may_differentiate()
+    with tf.GradientTape():
+        assert runtime.may_differentiate()
+
+
+def test_eager_inference_does_not_pay_for_gradients(estimates, monkeypatch):
+    estimates(dict(zip(PASSES, (stock, ours, ours), strict=True)))
+    monkeypatch.setattr(tf, "custom_gradient", None)
+    x, w = OPERANDS[:2]
+    y = kconv.ops.conv(x, w)
+    np.testing.assert_allclose(y, keras.ops.conv(x, w), atol=1e-12)
