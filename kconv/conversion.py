@@ -156,7 +156,7 @@ class _Swapper:
 
     def _copy_layer(self, layer):
         config = layer.get_config()
-        if type(layer).__module__.startswith("keras."):
+        if type(layer).__module__.startswith(("keras.", "kconv.")):
             # An activation or the body of a Lambda need not be known to Keras by name.
             for key in config:
                 value = getattr(layer, key, None)
@@ -166,6 +166,8 @@ class _Swapper:
             config = self._changed(config)
         else:
             config = self._swapped_inside(config)
+        if type(layer) is keras.layers.Lambda:
+            return keras.layers.Lambda(**config)  # its from_config wants bytecode
         return self.counterparts.get(type(layer), type(layer)).from_config(config)
 
     def _changed(self, config):

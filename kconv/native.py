@@ -55,10 +55,21 @@ def _load():
                 if parts.why_missing:
                     warnings.warn(
                         f"{parts.why_missing} TensorFlow's own kernels run instead.",
-                        stacklevel=3,
+                        stacklevel=4,
                     )
                 _parts = parts
     return _parts
+
+
+def _warn_of_unknown_isa():
+    # The core heeds the variable; a name that it does not know changes nothing there.
+    name, known = os.environ.get("KCONV_MAX_ISA"), ("sse2", "avx2", "avx512")
+    if name and name not in (*known, "portable"):
+        warnings.warn(
+            "KCONV_MAX_ISA must be one of " + ", ".join(known) + "; it is ignored. "
+            f"Received: KCONV_MAX_ISA={name}",
+            stacklevel=5,
+        )
 
 
 def _find():
@@ -73,6 +84,7 @@ def _find():
             why_missing=f"kconv._core was built for kconv {core.__version__}, but this "
             f"is kconv {__version__}: build it again."
         )
+    _warn_of_unknown_isa()
     library, why = _op_library()
     if why:
         return _Parts(core=core, why_missing=why)

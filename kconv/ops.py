@@ -225,6 +225,11 @@ def explain(
     if dtype is None:
         dtype = getattr(inputs, "dtype", keras.config.floatx())
     shapes = [tuple(getattr(given, "shape", given)) for given in (inputs, kernel)]
+    if not all(n is None or (isinstance(n, int) and n >= 0) for n in sum(shapes, ())):
+        raise ValueError(
+            "Shapes must consist of non-negative integers and None. Received: "
+            f"inputs={shapes[0]}, kernel={shapes[1]}"
+        )
     spec = conv_spec(*shapes, strides, padding, data_format, dilation_rate, algorithm)
     dtype = keras.backend.standardize_dtype(dtype)
     return explanation.explain(pass_, spec, *shapes, dtype)

@@ -1,6 +1,8 @@
 """Which candidate takes a pass, and that it is the one that runs."""
 
 import itertools
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -223,6 +225,43 @@ def test_determinism_excludes_stock(monkeypatch):
     assert not STOCK_OPS & ops_of(kconv.ops.conv, *operands)
 
 
+# Prints the bits of all three passes, of problems large enough to be shared by threads.
+BITS = """
+import hashlib, sys
+import numpy as np, tensorflow as tf
+tf.config.threading.set_intra_op_parallelism_threads(int(sys.argv[1]))
+tf.config.experimental.enable_op_determinism()
+import kconv
+rng = np.random.default_rng(0)
+for shapes in [
+    ((4, 28, 28, 64), (3, 3, 64, 48)),
+    ((3, 14, 14, 96), (1, 1, 96, 32)),
+    ((2, 30, 30, 24), (5, 5, 6, 24)),
+]:
+    x, w = (tf.constant(rng.standard_normal(shape), "float32") for shape in shapes)
+    with tf.GradientTape() as tape:
+        tape.watch([x, w])
+        y = kconv.ops.conv(x, w, padding="same")
+        loss = tf.reduce_sum(y**2)
+    for tensor in (y, *tape.gradient(loss, [x, w])):
+        print(hashlib.sha256(tensor.numpy().tobytes()).hexdigest())
+"""
+
+
+def test_determinism_means_the_same_bits_for_every_number_of_threads():
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", BITS, str(threads)],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for threads in (1, 3)
+    ]
+    one, several = [process.communicate(timeout=300)[0] for process in processes]
+    assert len(one.split()) == 9
+    assert one == several
+
+
 def test_a_visible_gpu_gets_stock_ops(monkeypatch):
     monkeypatch.setattr(runtime, "has_gpu", lambda: True)
     told = kconv.ops.explain((2, 8, 8, 4), (3, 3, 4, 4))
@@ -360,6 +399,16 @@ def test_runtime_knows_tapes():
     assert not runtime.may_differentiate()
     with tf.GradientTape():
         assert runtime.may_differentiate()
+
+
+def test_forward_mode_sees_the_gradients_of_a_mixture(estimates):
+    estimates(dict(zip(PASSES, (stock, ours, ours), strict=True)))
+    x, w = OPERANDS[:2]
+    direction = tf.reverse(x, [1])
+    with tf.autodiff.ForwardAccumulator(x, direction) as accumulator:
+        y = kconv.ops.conv(x, w)
+    expected = tf.nn.conv2d(direction, w, 1, "VALID")
+    np.testing.assert_allclose(accumulator.jvp(y), expected, atol=1e-12)
 
 
 def test_eager_inference_does_not_pay_for_gradients(estimates, monkeypatch):

@@ -9,6 +9,8 @@ from problems import SMALL, Case, judged
 import kconv
 
 ALGORITHMS = ("auto", *kconv.ops.algorithms())
+# Not stock, which compiles groups with XLA, anew in each of many calls.
+OURS = ("auto", *kconv.ops.algorithms()[:-1])
 NAMES = (
     *("1d_all", "1d_grouped", "2d_valid", "2d_strides_and_dilation"),
     *("2d_asymmetric_padding", "2d_padding_beyond_kernel", "2d_grouped_odd"),
@@ -18,7 +20,6 @@ NAMES = (
 # As little as can hold groups, strides, dilation and uneven padding.
 TINY = Case(
     *((5, 6), (2, 3), 4, 4),
-    batch=2,
     groups=2,
     strides=(2, 1),
     dilation_rate=(1, 2),
@@ -84,7 +85,7 @@ def test_first_order_in_a_graph(name):
     check_first_order(SMALL[name], "auto", wrap=tf.function)
 
 
-@pytest.mark.parametrize("algorithm", ("auto", "gemm", "direct"))
+@pytest.mark.parametrize("algorithm", OURS)
 @pytest.mark.parametrize("dtype", ("float16", "bfloat16", "float64"))
 def test_first_order_in_other_dtypes(dtype, algorithm):
     case = SMALL["2d_strides_and_dilation"]
@@ -99,7 +100,7 @@ def test_first_order_in_other_dtypes(dtype, algorithm):
     reference.assert_accurate(dx.numpy(), *exact_dx)
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("algorithm", OURS)
 @pytest.mark.parametrize("case", (TINY, PLAIN), ids=("tiny", "plain"))
 def test_first_order_by_differences(case, algorithm):
     x, w, _ = tensors(case)
@@ -108,18 +109,18 @@ def test_first_order_by_differences(case, algorithm):
     assert_close(theory, differences, 1e-9)
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
-@pytest.mark.parametrize("case", (TINY, PLAIN), ids=("tiny", "plain"))
-def test_second_order_by_differences(case, algorithm):
+@pytest.mark.parametrize("algorithm", OURS)
+def test_second_order_by_differences(algorithm):
+    @tf.function
     def gradients(x, w, dy):
         with tf.GradientTape() as tape:
             tape.watch([x, w])
-            y = conv(case, algorithm)(x, w)
+            y = conv(TINY, algorithm)(x, w)
         return tape.gradient(y, [x, w], dy)
 
     for index in (0, 1):
         theory, differences = tf.test.compute_gradient(
-            lambda *given, index=index: gradients(*given)[index], tensors(case)
+            lambda *given, index=index: gradients(*given)[index], tensors(TINY)
         )
         assert_close(theory[:2][1 - index], differences[:2][1 - index], 1e-9)
         assert_close(theory[2], differences[2], 1e-9)

@@ -345,6 +345,12 @@ def test_explain_forced_and_refused():
         kconv.ops.explain((2, 28, 28, 64), (3, 3, 32, 64), pass_="x")
 
 
+@pytest.mark.parametrize("shape", [(-1, 8, 8, 4), (1, 8.5, 8, 4), ("a", 8, 8, 4)])
+def test_explain_wants_shapes(shape):
+    with pytest.raises(ValueError, match="Shapes must consist of"):
+        kconv.ops.explain(shape, (3, 3, 4, 4))
+
+
 def test_the_estimate_of_an_unknown_batch_is_for_one_image():
     unknown = kconv.ops.explain((None, 28, 28, 64), (3, 3, 64, 64))
     assert unknown.input_shape == (1, 28, 28, 64)

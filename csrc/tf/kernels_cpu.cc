@@ -1,13 +1,11 @@
 // The CPU kernels of the three ops: unwrap tensors, allocate, call the core.
 
-#include <algorithm>
-
 #include "absl/strings/str_cat.h"
 #include "registry.h"
 #include "tensorflow/core/framework/op_kernel.h"
 #include "tensorflow/core/framework/register_types.h"
-#include "tensorflow/core/lib/core/threadpool.h"
 #include "tf/attributes.h"
+#include "tf/intra_op_context.h"
 
 namespace kconv::tf {
 namespace {
@@ -32,32 +30,6 @@ DType DTypeOf(DataType type) {
       return DType::kFloat32;
   }
 }
-
-// Lends TensorFlow's intra-op threads.
-class IntraOpContext : public Context {
- public:
-  explicit IntraOpContext(OpKernelContext* ctx)
-      : pool_(ctx->device()->tensorflow_cpu_worker_threads()->workers) {
-    isa = BestIsa();
-  }
-
-  // The calling thread works too.
-  int threads() const override { return pool_->NumThreads() + 1; }
-
-  void ParallelFor(
-      int64_t items, double seconds_per_item,
-      const std::function<void(int64_t, int64_t, int)>& body) override {
-    if (items == 1) return body(0, 1, 0);
-    const double nanoseconds = std::min(1e9 * seconds_per_item, 1e9);
-    const auto adaptive =
-        tensorflow::thread::ThreadPool::SchedulingParams::Adaptive(
-            std::max<int64_t>(1, static_cast<int64_t>(nanoseconds)));
-    pool_->ParallelForWithWorkerId(items, adaptive, body);
-  }
-
- private:
-  tensorflow::thread::ThreadPool* pool_;
-};
 
 absl::Status ReadSizes(const Tensor& tensor, const char* name,
                        std::vector<int64_t>* sizes) {

@@ -6,6 +6,32 @@ from kconv import dispatch, native, ops
 from kconv.spec import conv_spec
 
 
+def repetitions(problem):
+    """How often a graph computes a problem: for about ten milliseconds, at most 20."""
+    return max(1, min(20, round(1e-2 * 5e10 / max(problem.macs, 1))))
+
+
+def in_sequence(call, count):
+    """A graph of `count` calls, one after another, as layers are in a model.
+
+    To call a `tf.function` takes a tenth of a millisecond or several, whatever is in
+    it: more than many a layer, and the same for all.
+    """
+
+    @tf.function
+    def sequence(*arguments):
+        used = []
+        for _ in range(count):
+            # The order keeps the calls from being merged, the use of an element each
+            # from being left out.
+            with tf.control_dependencies(used[-1:]):
+                result = call(*arguments)
+            used.append(tf.reshape(result, [-1])[0])
+        return used
+
+    return sequence
+
+
 def operands(problem):
     """Random tensors for a problem's pass, in the order its call takes them."""
     generator = tf.random.Generator.from_seed(0)

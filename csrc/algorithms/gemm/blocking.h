@@ -38,7 +38,7 @@ template <typename Sum>
 inline constexpr int64_t kSkew = 64 / int64_t{sizeof(Sum)};
 
 // Enough tasks for the cores of a large machine; few enough that each is long.
-inline constexpr int64_t kWantedTasks = 16;
+inline constexpr int64_t kWantedTasks = 32;
 inline constexpr int64_t kMinColumns = 64;  // of a task made for parallelism
 // Slices of the filter gradient's sum, with a partial result each.
 inline constexpr int64_t kWantedSlices = 32;

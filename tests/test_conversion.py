@@ -1,0 +1,309 @@
+"""kconv.convert and kconv.revert: what changes, what stays, what is left alone."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import kconv
+
+
+def images(*shape, seed=0):
+    return np.random.default_rng(seed).standard_normal(shape).astype("float32")
+
+
+def sequential():
+    return keras.Sequential(
+        [
+            keras.Input((8, 8, 4), name="image"),
+            layers.Conv2D(6, 3, activation="relu", name="first"),
+            layers.BatchNormalization(),
+            layers.Conv2D(8, 3, groups=2, padding="same", use_bias=False),
+            layers.Flatten(),
+            layers.Dense(3),
+        ],
+        name="sequence",
+    )
+
+
+def functional():
+    """Shared layers, nested models, operations, several inputs and outputs."""
+    image = keras.Input((8, 8, 4), name="image")
+    other = keras.Input((8, 8, 4), name="other")
+    shared = layers.Conv2D(4, 3, padding="same", name="shared")
+    block = keras.Sequential(
+        [layers.Conv2D(4, 1, name="inside"), layers.ReLU()], name="block"
+    )
+    deep = keras.Input((8, 8, 4))
+    nested = keras.Model(deep, block(shared(deep)) + deep, name="nested")
+    x = keras.ops.relu(shared(image)) * 2.0 + nested(other)
+    x = block(x) - shared(x)
+    outputs = {"map": x, "mean": layers.GlobalAveragePooling2D(name="mean")(x)}
+    return keras.Model({"image": image, "other": other}, outputs, name="graph")
+
+
+def flatten(model):
+    """All layers, those of nested models and wrappers too."""
+    return [layer for layer in model._flatten_layers() if layer is not model]
+
+
+def classes(model, kind):
+    return [layer.name for layer in flatten(model) if type(layer) is kind]
+
+
+def convs(model):
+    """Names of stock and of kconv layers."""
+    return classes(model, layers.Conv2D), classes(model, kconv.layers.Conv2D)
+
+
+def flags(model):
+    return [
+        (layer.name, layer.trainable)
+        for layer in flatten(model)
+        if not isinstance(layer, layers.InputLayer)  # which has nothing to train
+    ]
+
+
+def assert_same(model, copy, x, tolerance=1e-5):
+    """The same names, weights and results, and no variable in common."""
+    assert copy.name == model.name
+    assert [w.path for w in copy.weights] == [w.path for w in model.weights]
+    assert [w.dtype for w in copy.weights] == [w.dtype for w in model.weights]
+    assert flags(copy) == flags(model)
+    for a, b in zip(model.get_weights(), copy.get_weights(), strict=True):
+        assert np.array_equal(a, b)
+    assert not {id(v) for v in model.variables} & {id(v) for v in copy.variables}
+    results = [keras.tree.flatten(one(x)) for one in (model, copy)]
+    for ours, theirs in zip(*results, strict=True):
+        difference = np.abs(np.subtract(ours, theirs, dtype="float32")).max()
+        assert difference <= tolerance * np.abs(theirs).max()
+
+
+def check_both_ways(model, x, **options):
+    """Converts and reverts; returns the converted model."""
+    before, weights = model.get_config(), model.get_weights()
+    names = convs(model)[0]
+    converted = kconv.convert(model, **options)
+    assert convs(converted) == ([], names)
+    assert names
+    assert_same(model, converted, x)
+    reverted = kconv.revert(converted)
+    assert convs(reverted) == (names, [])
+    assert_same(model, reverted, x)
+    assert reverted.get_config() == before
+    # The argument is what it was.
+    assert model.get_config() == before
+    assert convs(model) == (names, [])
+    for a, b in zip(weights, model.get_weights(), strict=True):
+        assert np.array_equal(a, b)
+    return converted
+
+
+def randomize(model):
+    for seed, variable in enumerate(model.weights):
+        variable.assign(np.abs(images(*variable.shape, seed=seed)))
+
+
+def test_sequential():
+    model = sequential()
+    randomize(model)
+    converted = check_both_ways(model, images(2, 8, 8, 4))
+    assert type(converted) is keras.Sequential
+    assert converted.inputs[0].name == model.inputs[0].name
+
+
+def test_functional_with_shared_and_nested():
+    model = functional()
+    randomize(model)
+    x = {"image": images(2, 8, 8, 4), "other": images(2, 8, 8, 4, seed=1)}
+    converted = check_both_ways(model, x)
+    assert set(converted.input) == {"image", "other"}
+    assert converted.get_layer("shared") is converted.get_layer("nested").get_layer(
+        "shared"
+    )
+    assert converted.get_layer("block") is converted.get_layer("nested").get_layer(
+        "block"
+    )
+    assert len(model.get_layer("shared")._inbound_nodes) == 3
+
+
+@pytest.mark.parametrize("name", ("MobileNetV2", "ResNet50"))
+def test_applications(name):
+    build = getattr(keras.applications, name)
+    model = build(weights=None, input_shape=(32, 32, 3), classes=7)
+    check_both_ways(model, images(1, 32, 32, 3))
+
+
+def test_algorithm():
+    converted = kconv.convert(sequential(), algorithm="direct")
+    assert converted.get_layer("first").algorithm == "direct"
+    assert kconv.convert(sequential()).get_layer("first").algorithm == "auto"
+    # What is kconv's already stays what it is.
+    again = kconv.convert(converted, algorithm="gemm")
+    assert again.get_layer("first").algorithm == "direct"
+    with pytest.raises(ValueError, match="Received: algorithm='fastest'"):
+        kconv.convert(sequential(), algorithm="fastest")
+
+
+def test_trainable_flags():
+    model = functional()
+    model.get_layer("nested").trainable = False
+    model.get_layer("nested").get_layer("block").trainable = True
+    model.get_layer("block").layers[0].trainable = False
+    converted = kconv.convert(model)
+    assert flags(converted) == flags(model)
+    assert len(converted.trainable_weights) == len(model.trainable_weights)
+    model.trainable = False
+    converted = kconv.convert(model)
+    assert flags(converted) == flags(model)
+    assert converted.trainable_weights == []
+
+
+def test_dtype_policies():
+    inputs = keras.Input((8, 8, 4))
+    x = layers.Conv2D(4, 3, dtype="mixed_float16", name="half")(inputs)
+    x = layers.Conv2D(4, 3, dtype="float64", name="double")(x)
+    model = keras.Model(inputs, x)
+    converted = check_both_ways(model, images(2, 8, 8, 4))
+    assert converted.get_layer("half").dtype_policy.name == "mixed_float16"
+    assert converted.get_layer("double").dtype_policy.name == "float64"
+
+
+class Mine(layers.Conv2D):
+    """A subclass, which may do what it likes."""
+
+    def call(self, inputs):
+        return 2 * super().call(inputs)
+
+
+def double(x):
+    return 2 * x
+
+
+def test_what_is_not_exactly_conv2d_stays():
+    inputs = keras.Input((2, 8, 8, 4))
+    x = layers.TimeDistributed(layers.Conv2D(4, 3, name="wrapped"))(inputs)
+    x = layers.Reshape((6, 12, 4))(x)
+    x = Mine(4, 3, padding="same", name="mine")(x)
+    x = layers.DepthwiseConv2D(3)(x)
+    x = layers.Conv2DTranspose(4, 3)(x)
+    x = layers.SeparableConv2D(4, 3)(x)
+    x = layers.Conv2D(3, 1, activation=double, name="plain")(x)
+    x = layers.Lambda(lambda x: keras.ops.square(x) + 1, name="anonymous")(x)
+    model = keras.Model(inputs, layers.Dropout(0.5)(x))
+    converted = kconv.convert(model)
+    assert type(converted.get_layer("mine")) is Mine
+    # A wrapper keeps its class, and its layer is swapped.
+    assert convs(converted) == ([], ["wrapped", "plain"])
+    assert convs(kconv.revert(converted)) == (["wrapped", "plain"], [])
+    x = images(2, 2, 8, 8, 4)
+    np.testing.assert_allclose(converted(x), model(x), rtol=1e-4, atol=1e-5)
+    # The state of random generators comes along.
+    for ours, theirs in zip(converted.variables, model.variables, strict=True):
+        assert np.array_equal(ours, theirs)
+
+
+def test_unbuilt():
+    model = keras.Sequential([layers.Conv2D(4, 3), layers.Flatten()], name="later")
+    converted = kconv.convert(model)
+    assert not converted.built
+    assert not model.built
+    assert convs(converted) == ([], [model.layers[0].name])
+    assert converted(images(2, 5, 5, 3)).shape == (2, 36)
+    assert not model.built
+    model.layers[0].build((None, 5, 5, 3))
+    converted = kconv.convert(model)
+    for ours, theirs in zip(converted.weights, model.weights, strict=True):
+        assert np.array_equal(ours, theirs)
+
+
+def test_built_by_a_call():
+    model = keras.Sequential([layers.Conv2D(4, 3), layers.Flatten()])
+    x = images(2, 5, 5, 3)
+    expected = model(x)
+    np.testing.assert_allclose(kconv.convert(model)(x), expected, atol=1e-6)
+
+
+def test_lora():
+    model = sequential()
+    model.get_layer("first").enable_lora(2)
+    model.get_layer("first").lora_kernel_b.assign(images(2, 6))
+    converted = kconv.convert(model)
+    x = images(2, 8, 8, 4)
+    np.testing.assert_allclose(converted(x), model(x), atol=1e-4)
+    assert len(converted.trainable_weights) == len(model.trainable_weights)
+
+
+def test_compiled():
+    model = sequential()
+    model.get_layer("first").trainable = False
+    model.compile(keras.optimizers.Adam(0.01), "mse", metrics=["mae"])
+    x, y = images(8, 8, 8, 4), images(8, 3)
+    model.fit(x, y, verbose=0)
+    converted = kconv.convert(model)
+    assert converted.compiled
+    assert not converted.jit_compile
+    assert converted.optimizer is not model.optimizer
+    for ours, theirs in zip(
+        converted.optimizer.variables, model.optimizer.variables, strict=True
+    ):
+        assert np.array_equal(ours, theirs)
+    histories = [
+        one.fit(x, y, epochs=2, shuffle=False, verbose=0).history["loss"]
+        for one in (model, converted, kconv.revert(converted))
+    ]
+    np.testing.assert_allclose(histories[1], histories[0], rtol=1e-4)
+
+
+def test_compiled_with_what_keras_cannot_restore():
+    def loss(y, predicted):
+        return keras.ops.mean(keras.ops.square(y - predicted))
+
+    model = sequential()
+    model.compile("sgd", loss)
+    converted = kconv.convert(model)
+    assert not converted.compiled
+    assert model.compiled
+    assert convs(converted)[0] == []
+
+
+class Trained(keras.Model):
+    """Functional by its constructor, with a method of its own."""
+
+    def answer(self):
+        return 42
+
+
+def test_class_of_a_functional_model():
+    inputs = keras.Input((8, 8, 3))
+    model = Trained(inputs, layers.Conv2D(4, 3)(inputs))
+    converted = kconv.convert(model)
+    assert type(converted) is Trained
+    assert converted.answer() == 42
+    assert len(convs(converted)[1]) == 1
+
+
+def test_what_cannot_be_converted():
+    with pytest.raises(TypeError, match=r"must be a Keras model.*Received: .*Conv2D"):
+        kconv.convert(layers.Conv2D(4, 3))
+    with pytest.raises(TypeError, match="must be a Keras model"):
+        kconv.revert("model.keras")
+
+    class Subclassed(keras.Model):
+        """Nobody knows what its call does."""
+
+    with pytest.raises(ValueError, match=r"Sequential or Functional.*Received"):
+        kconv.convert(Subclassed())
+
+
+def test_conversion_says_nothing(recwarn, capsys):
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            layers.Conv2D(4, 3, activation=lambda x: x * 2),
+            layers.Lambda(lambda x: x + 1),
+        ]
+    )
+    kconv.revert(kconv.convert(model))
+    assert not [str(w.message) for w in recwarn if "lambda" in str(w.message)]
+    assert capsys.readouterr().out == ""
