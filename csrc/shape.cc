@@ -89,11 +89,10 @@ std::string OutputSize(int64_t input, int64_t kernel, int64_t stride,
   const int64_t padded = input + pad_before + pad_after;
   if (input > 0 && padded <= reach) {
     return "The kernel is larger than the padded input. Received: kernel of " +
-           std::to_string(reach + 1) + " (dilation included), padded input of " +
-           std::to_string(padded);
+           std::to_string(reach + 1) +
+           " (dilation included), padded input of " + std::to_string(padded);
   }
-  *output =
-      std::max<int64_t>(0, FloorDivide(padded - reach - 1, stride) + 1);
+  *output = std::max<int64_t>(0, FloorDivide(padded - reach - 1, stride) + 1);
   return "";
 }
 
@@ -145,8 +144,8 @@ std::string CompleteShape(ConvShape* s) {
            ", filters=" + std::to_string(s->out_channels) +
            ", groups=" + std::to_string(s->groups);
   }
-  if (ProductOverflows({s->batch, s->in_channels, s->input[0], s->input[1],
-                        s->input[2]})) {
+  if (ProductOverflows(
+          {s->batch, s->in_channels, s->input[0], s->input[1], s->input[2]})) {
     return "The input has too many elements. Received: size=(" +
            std::to_string(s->input[0]) + ", " + std::to_string(s->input[1]) +
            ", " + std::to_string(s->input[2]) + ")";

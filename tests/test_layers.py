@@ -113,6 +113,15 @@ def test_config():
     assert name == "kconv>Conv2D"
 
 
+def test_algorithm_reaches_the_op():
+    layer = kconv.layers.Conv2D(4, 3, algorithm="direct")
+    x = images(1, 5, 5, 2)
+    layer(x)
+    graph = tf.function(layer).get_concrete_function(x).graph
+    (op,) = (op for op in graph.get_operations() if op.type == "Kconv>Conv")
+    assert op.get_attr("algorithm") == b"direct"
+
+
 @pytest.mark.parametrize(
     "options",
     [

@@ -31,8 +31,8 @@ struct GemmKernel {
   int64_t lanes;      // a panel is padded to a multiple of them
   int64_t panel;      // columns of a full panel
 
-  // A(i, p) = a[i][p]. C's element (i, j) is c[i][c_offset + j]. `columns` is at
-  // most `panel`; the panel b holds [depth][columns rounded up to lanes].
+  // A(i, p) = a[i][p]. C's element (i, j) is c[i][c_offset + j]. `columns` is
+  // at most `panel`; the panel b holds [depth][columns rounded up to lanes].
   void (*by_rows)(int64_t rows, int64_t columns, int64_t depth,
                   const T* const* a, const T* b, T* const* c, int64_t c_offset,
                   bool accumulate);
@@ -42,9 +42,9 @@ struct GemmKernel {
                      int64_t a_stride, const T* b, T* const* c,
                      int64_t c_offset, bool accumulate);
 
-  // Packs b[p * row_stride + j], for p < block.rows, into panels that follow one
-  // another: that of the columns from j on begins at panels + block.depth * j.
-  // Zeros fill the lanes past `columns` of the last one.
+  // Packs b[p * row_stride + j], for p < block.rows, into panels that follow
+  // one another: that of the columns from j on begins at panels + block.depth *
+  // j. Zeros fill the lanes past `columns` of the last one.
   void (*pack)(const PanelBlock& block, int64_t columns, const T* b,
                int64_t row_stride, T* panels);
 

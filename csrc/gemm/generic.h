@@ -1,4 +1,5 @@
-// The micro-kernel, written once over the vector width; isa/*.cc instantiate it.
+// The micro-kernel, written once over the vector width; isa/*.cc instantiate
+// it.
 //
 // A register tile holds kRows x kVectors vectors of C. Each step over p loads
 // kVectors vectors of B and broadcasts kRows scalars of A. With 6 rows and 2
@@ -79,8 +80,10 @@ inline void Tile(const A& a, int64_t depth, const T* b, T* const* c,
 }
 
 template <typename T, int kBytes, int kRows, int kVectors>
-__attribute__((noinline)) void TileByRows(const T* const* a, int64_t depth, const T* b, T* const* c,
-                int64_t c_offset, int64_t columns, bool accumulate) {
+__attribute__((noinline)) void TileByRows(const T* const* a, int64_t depth,
+                                          const T* b, T* const* c,
+                                          int64_t c_offset, int64_t columns,
+                                          bool accumulate) {
   RowsOfA<T, kRows> rows;
 #pragma GCC unroll 8
   for (int i = 0; i < kRows; ++i) rows.row[i] = a[i];
@@ -89,9 +92,10 @@ __attribute__((noinline)) void TileByRows(const T* const* a, int64_t depth, cons
 }
 
 template <typename T, int kBytes, int kRows, int kVectors>
-__attribute__((noinline)) void TileByColumns(const T* a, int64_t a_stride, int64_t depth, const T* b,
-                   T* const* c, int64_t c_offset, int64_t columns,
-                   bool accumulate) {
+__attribute__((noinline)) void TileByColumns(const T* a, int64_t a_stride,
+                                             int64_t depth, const T* b,
+                                             T* const* c, int64_t c_offset,
+                                             int64_t columns, bool accumulate) {
   Tile<T, kBytes, kRows, kVectors>(ColumnsOfA<T>{a, a_stride}, depth, b, c,
                                    c_offset, columns, accumulate);
 }
@@ -109,9 +113,8 @@ struct Panel {
     }
     if constexpr (kRows > 1) {
       if (i < rows) {
-        Panel<T, kBytes, kRows - 1, kVectors>::ByRows(rows - i, columns, depth,
-                                                      a + i, b, c + i, c_offset,
-                                                      accumulate);
+        Panel<T, kBytes, kRows - 1, kVectors>::ByRows(
+            rows - i, columns, depth, a + i, b, c + i, c_offset, accumulate);
       }
     }
   }
@@ -121,9 +124,8 @@ struct Panel {
                         int64_t c_offset, bool accumulate) {
     int64_t i = 0;
     for (; i + kRows <= rows; i += kRows) {
-      TileByColumns<T, kBytes, kRows, kVectors>(a + i, a_stride, depth, b,
-                                                c + i, c_offset, columns,
-                                                accumulate);
+      TileByColumns<T, kBytes, kRows, kVectors>(
+          a + i, a_stride, depth, b, c + i, c_offset, columns, accumulate);
     }
     if constexpr (kRows > 1) {
       if (i < rows) {
@@ -141,8 +143,8 @@ void ByRows(int64_t rows, int64_t columns, int64_t depth, const T* const* a,
             const T* b, T* const* c, int64_t c_offset, bool accumulate) {
   if constexpr (kVectors > 1) {
     if (columns <= (kVectors - 1) * Simd<T, kBytes>::kLanes) {
-      return ByRows<T, kBytes, kRows, kVectors - 1>(
-          rows, columns, depth, a, b, c, c_offset, accumulate);
+      return ByRows<T, kBytes, kRows, kVectors - 1>(rows, columns, depth, a, b,
+                                                    c, c_offset, accumulate);
     }
   }
   Panel<T, kBytes, kRows, kVectors>::ByRows(rows, columns, depth, a, b, c,
@@ -159,9 +161,8 @@ void ByColumns(int64_t rows, int64_t columns, int64_t depth, const T* a,
           rows, columns, depth, a, a_stride, b, c, c_offset, accumulate);
     }
   }
-  Panel<T, kBytes, kRows, kVectors>::ByColumns(rows, columns, depth, a,
-                                               a_stride, b, c, c_offset,
-                                               accumulate);
+  Panel<T, kBytes, kRows, kVectors>::ByColumns(
+      rows, columns, depth, a, a_stride, b, c, c_offset, accumulate);
 }
 
 // Rows ahead that are fetched while one is packed: the rows of a filter lie
@@ -221,8 +222,7 @@ void PackTransposed(const PanelBlock& block, int64_t columns, const T* b,
       }
       for (; l < width; ++l) {
         for (int64_t p = begin; p < end; ++p) {
-          panel[p * width + l] =
-              l < count ? from[l * column_stride + p] : T(0);
+          panel[p * width + l] = l < count ? from[l * column_stride + p] : T(0);
         }
       }
     }

@@ -41,8 +41,10 @@ Isa IsaOf(const std::string& name) {
   for (Isa isa : UsableIsas()) {
     if (name == IsaName(isa)) return isa;
   }
-  throw py::value_error("isa must be one of kconv's usable instruction sets. "
-                        "Received: isa=" + name);
+  throw py::value_error(
+      "isa must be one of kconv's usable instruction sets. "
+      "Received: isa=" +
+      name);
 }
 
 // Memory between two runs of canary bytes.
@@ -87,17 +89,16 @@ class GuardedBuffer {
 class PyProblem {
  public:
   PyProblem(const std::string& pass, const Sizes& input_size,
-            const Sizes& kernel_size, int64_t in_channels,
-            int64_t out_channels, int64_t batch, int64_t groups,
-            const Sizes& strides, const Sizes& dilation_rate,
+            const Sizes& kernel_size, int64_t in_channels, int64_t out_channels,
+            int64_t batch, int64_t groups, const Sizes& strides,
+            const Sizes& dilation_rate,
             const std::vector<std::pair<int64_t, int64_t>>& padding,
             const std::string& layout, const std::string& dtype)
       : pass_(pass), layout_(layout), dtype_(dtype) {
-    problem_.pass =
-        Parse<Pass>("pass_", pass,
-                    {{"forward", Pass::kForward},
-                     {"input_gradient", Pass::kInputGradient},
-                     {"filter_gradient", Pass::kFilterGradient}});
+    problem_.pass = Parse<Pass>("pass_", pass,
+                                {{"forward", Pass::kForward},
+                                 {"input_gradient", Pass::kInputGradient},
+                                 {"filter_gradient", Pass::kFilterGradient}});
     problem_.dtype = Parse<DType>("dtype", dtype,
                                   {{"float32", DType::kFloat32},
                                    {"float64", DType::kFloat64},
@@ -182,12 +183,14 @@ class PyProblem {
                const std::string& algorithm_name, const std::string& isa_name,
                int threads, int64_t guard) const {
     if (threads < 1 || threads > 1024) {
-      throw py::value_error("threads must be from 1 to 1024. Received: threads=" +
-                            std::to_string(threads));
+      throw py::value_error(
+          "threads must be from 1 to 1024. Received: threads=" +
+          std::to_string(threads));
     }
     if (guard < 0 || guard > (1 << 20)) {
-      throw py::value_error("guard must be from 0 to 1048576. Received: guard=" +
-                            std::to_string(guard));
+      throw py::value_error(
+          "guard must be from 0 to 1048576. Received: guard=" +
+          std::to_string(guard));
     }
     ThreadContext ctx(threads);
     ctx.isa = IsaOf(isa_name);
@@ -233,10 +236,10 @@ class PyProblem {
   static void CheckLength(const char* name, size_t length, size_t dims,
                           bool may_be_empty) {
     if (length == dims || (may_be_empty && length == 0)) return;
-    throw py::value_error(std::string(name) + " must have " +
-                          std::to_string(dims) +
-                          " values, as input_size has. Received: " +
-                          std::to_string(length) + " values");
+    throw py::value_error(
+        std::string(name) + " must have " + std::to_string(dims) +
+        " values, as input_size has. Received: " + std::to_string(length) +
+        " values");
   }
 
   Sizes Spatial(const int64_t* sizes) const {
@@ -256,8 +259,7 @@ class PyProblem {
     const std::string dtype = py::str(array.dtype().attr("name"));
     if (dtype != dtype_ || !array.dtype().attr("isnative").cast<bool>()) {
       throw py::type_error("Arrays must be of the problem's dtype, " + dtype_ +
-                           ". Received: dtype=" +
-                           Repr(array.dtype()));
+                           ". Received: dtype=" + Repr(array.dtype()));
     }
     if (!py::object(array.attr("shape")).equal(shape)) {
       throw py::value_error("An array must have shape " + Repr(shape) +

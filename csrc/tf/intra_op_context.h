@@ -15,8 +15,8 @@
 
 namespace kconv::tf {
 
-// The calling thread and all but one of the pool's take chunks of the items from
-// one counter. The pool's own ParallelFor has the caller work beside every
+// The calling thread and all but one of the pool's take chunks of the items
+// from one counter. The pool's own ParallelFor has the caller work beside every
 // thread of the pool, one more than there are cores: on two cores that cost a
 // fifth of the speed.
 class IntraOpContext : public Context {
@@ -60,9 +60,8 @@ class IntraOpContext : public Context {
     void Share() {
       const int worker = workers_.fetch_add(1);
       int64_t done = 0;
-      for (int64_t begin;
-           (begin = next_.fetch_add(chunk_, std::memory_order_relaxed)) <
-           items_;) {
+      for (int64_t begin; (begin = next_.fetch_add(
+                               chunk_, std::memory_order_relaxed)) < items_;) {
         const int64_t end = std::min(begin + chunk_, items_);
         (*body_)(begin, end, worker);
         done += end - begin;

@@ -34,9 +34,9 @@ DType DTypeOf(DataType type) {
 absl::Status ReadSizes(const Tensor& tensor, const char* name,
                        std::vector<int64_t>* sizes) {
   if (tensor.dims() != 1) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(name, " must be a vector. Received: shape=",
-                     tensor.shape().DebugString()));
+    return absl::InvalidArgumentError(absl::StrCat(
+        name,
+        " must be a vector. Received: shape=", tensor.shape().DebugString()));
   }
   for (int64_t i = 0; i < tensor.NumElements(); ++i) {
     sizes->push_back(tensor.dtype() == tensorflow::DT_INT32
@@ -87,13 +87,13 @@ class ConvKernel : public OpKernel {
     }
 
     Tensor* result = nullptr;
-    OP_REQUIRES_OK(
-        ctx, ctx->allocate_output(0,
-                                  TensorShape(kPass == Pass::kForward ? output
-                                              : kPass == Pass::kInputGradient
-                                                  ? input
-                                                  : filter),
-                                  &result));
+    OP_REQUIRES_OK(ctx,
+                   ctx->allocate_output(
+                       0,
+                       TensorShape(kPass == Pass::kForward         ? output
+                                   : kPass == Pass::kInputGradient ? input
+                                                                   : filter),
+                       &result));
     if (result->NumElements() == 0) return;
 
     ConvArgs args;
@@ -133,9 +133,8 @@ class ConvKernel : public OpKernel {
         algorithm->workspace(problem, context.isa, context.threads());
     Tensor workspace;
     if (bytes > 0) {
-      OP_REQUIRES_OK(
-          ctx, ctx->allocate_temp(tensorflow::DT_UINT8, TensorShape({bytes}),
-                                  &workspace));
+      OP_REQUIRES_OK(ctx, ctx->allocate_temp(tensorflow::DT_UINT8,
+                                             TensorShape({bytes}), &workspace));
       context.workspace = workspace.data();
     }
     const char* failure = algorithm->run(problem, args, &context);
@@ -145,18 +144,18 @@ class ConvKernel : public OpKernel {
   Attributes attributes_;
 };
 
-#define KCONV_REGISTER(T)                                           \
-  REGISTER_KERNEL_BUILDER(Name("Kconv>Conv")                        \
-                              .Device(tensorflow::DEVICE_CPU)       \
-                              .TypeConstraint<T>("T"),              \
-                          ConvKernel<T, Pass::kForward>);           \
-  REGISTER_KERNEL_BUILDER(Name("Kconv>ConvBackpropInput")           \
-                              .Device(tensorflow::DEVICE_CPU)       \
-                              .TypeConstraint<T>("T"),              \
-                          ConvKernel<T, Pass::kInputGradient>);     \
-  REGISTER_KERNEL_BUILDER(Name("Kconv>ConvBackpropFilter")          \
-                              .Device(tensorflow::DEVICE_CPU)       \
-                              .TypeConstraint<T>("T"),              \
+#define KCONV_REGISTER(T)                                       \
+  REGISTER_KERNEL_BUILDER(Name("Kconv>Conv")                    \
+                              .Device(tensorflow::DEVICE_CPU)   \
+                              .TypeConstraint<T>("T"),          \
+                          ConvKernel<T, Pass::kForward>);       \
+  REGISTER_KERNEL_BUILDER(Name("Kconv>ConvBackpropInput")       \
+                              .Device(tensorflow::DEVICE_CPU)   \
+                              .TypeConstraint<T>("T"),          \
+                          ConvKernel<T, Pass::kInputGradient>); \
+  REGISTER_KERNEL_BUILDER(Name("Kconv>ConvBackpropFilter")      \
+                              .Device(tensorflow::DEVICE_CPU)   \
+                              .TypeConstraint<T>("T"),          \
                           ConvKernel<T, Pass::kFilterGradient>);
 
 KCONV_REGISTER(float)

@@ -40,8 +40,8 @@ absl::Status InferOutput(InferenceContext* c, const Attributes& attributes,
     }
   }
   DimensionHandle channels;
-  TF_RETURN_IF_ERROR(c->Multiply(c->Dim(*filter, dims), attributes.groups,
-                                 &channels));
+  TF_RETURN_IF_ERROR(
+      c->Multiply(c->Dim(*filter, dims), attributes.groups, &channels));
   const DimensionHandle given = c->Dim(*input, channel_axis);
   if (c->ValueKnown(channels) && c->ValueKnown(given) &&
       c->Value(channels) != c->Value(given)) {
@@ -75,8 +75,7 @@ absl::Status InferOutput(InferenceContext* c, const Attributes& attributes,
     if (kernel < 0 && attributes.padding == "SAME") kernel = 1;
     if (in < 0 || kernel < 0) continue;
     int64_t before, after, out;
-    TF_RETURN_IF_ERROR(
-        attributes.Output(i, in, kernel, &before, &after, &out));
+    TF_RETURN_IF_ERROR(attributes.Output(i, in, kernel, &before, &after, &out));
     sizes[axis] = c->MakeDim(out);
   }
   *output = c->MakeShape(sizes);
@@ -90,8 +89,8 @@ absl::Status InferOutput(InferenceContext* c, const Attributes& attributes,
 
 // Merges what was inferred of the output with the gradient that was given, and
 // takes the batch from either.
-absl::Status MergeGradient(InferenceContext* c, int index,
-                           ShapeHandle inferred, ShapeHandle* input) {
+absl::Status MergeGradient(InferenceContext* c, int index, ShapeHandle inferred,
+                           ShapeHandle* input) {
   ShapeHandle gradient;
   TF_RETURN_IF_ERROR(c->Merge(c->input(index), inferred, &gradient));
   return c->ReplaceDim(*input, 0, c->Dim(gradient, 0), input);
@@ -126,9 +125,9 @@ absl::Status FilterGradientShapeFunction(InferenceContext* c) {
   TF_RETURN_IF_ERROR(MergeGradient(c, 2, output, &input));
   ShapeHandle gradient;
   TF_RETURN_IF_ERROR(c->Merge(c->input(2), output, &gradient));
-  TF_RETURN_IF_ERROR(
-      c->ReplaceDim(filter, attributes.rank() - 1,
-                    c->Dim(gradient, attributes.channel_axis()), &filter));
+  TF_RETURN_IF_ERROR(c->ReplaceDim(filter, attributes.rank() - 1,
+                                   c->Dim(gradient, attributes.channel_axis()),
+                                   &filter));
   c->set_output(0, filter);
   return absl::OkStatus();
 }
@@ -136,15 +135,16 @@ absl::Status FilterGradientShapeFunction(InferenceContext* c) {
 }  // namespace
 }  // namespace kconv::tf
 
-#define KCONV_ATTRIBUTES(op)                                 \
-  op.Attr("T: {half, bfloat16, float, double}")              \
-      .Attr("strides: list(int)")                            \
-      .Attr("dilations: list(int)")                          \
-      .Attr("padding: {'VALID', 'SAME', 'EXPLICIT'}")        \
-      .Attr("explicit_paddings: list(int) = []")             \
-      .Attr("groups: int = 1")                               \
-      .Attr("data_format: {'channels_last', 'channels_first'} = " \
-            "'channels_last'")                               \
+#define KCONV_ATTRIBUTES(op)                                    \
+  op.Attr("T: {half, bfloat16, float, double}")                 \
+      .Attr("strides: list(int)")                               \
+      .Attr("dilations: list(int)")                             \
+      .Attr("padding: {'VALID', 'SAME', 'EXPLICIT'}")           \
+      .Attr("explicit_paddings: list(int) = []")                \
+      .Attr("groups: int = 1")                                  \
+      .Attr(                                                    \
+          "data_format: {'channels_last', 'channels_first'} = " \
+          "'channels_last'")                                    \
       .Attr("algorithm: string = 'auto'")
 
 KCONV_ATTRIBUTES(REGISTER_OP("Kconv>Conv")

@@ -129,6 +129,7 @@ class Conv2D(keras.layers.Conv2D):
         )
         self.algorithm = algorithm
         # XLA does not know kconv's ops.
+        self.supports_jit = False
 
     def convolution_op(self, inputs, kernel):
         """Convolves `inputs` with `kernel`, without bias or activation."""

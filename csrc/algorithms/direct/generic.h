@@ -70,10 +70,9 @@ void Forward(const Window& s, const Element* input, const Element* filter,
                     !Within(w, s.input[2])) {
                   continue;
                 }
-                const Element* from =
-                    input + row.image * s.input_image +
-                    Pixel(d, h, w, s.input) * s.input_pixel +
-                    g * s.in_channels * s.input_channel;
+                const Element* from = input + row.image * s.input_image +
+                                      Pixel(d, h, w, s.input) * s.input_pixel +
+                                      g * s.in_channels * s.input_channel;
                 const Element* weights =
                     filter + tap * s.in_channels * filters + first;
                 for (int64_t c = 0; c < s.in_channels; ++c) {
@@ -99,7 +98,8 @@ inline void Dot(const Element* a, int64_t stride, const Element* b,
   int64_t j = 0;
   if (stride == 1) {
     for (; j + kBlock <= count; j += kBlock) {
-      for (int l = 0; l < kBlock; ++l) sum[l] += Widen(a[j + l]) * Widen(b[j + l]);
+      for (int l = 0; l < kBlock; ++l)
+        sum[l] += Widen(a[j + l]) * Widen(b[j + l]);
     }
   }
   for (; j < count; ++j) sum[j % kBlock] += Widen(a[j * stride]) * Widen(b[j]);
@@ -182,18 +182,18 @@ void FilterGradient(const Window& s, const Element* input, Element* filter,
           if (!Within(d, s.input[0]) || !Within(h, s.input[1])) continue;
           const Element* from = input + row.image * s.input_image +
                                 (g * s.in_channels + c) * s.input_channel;
-          const Element* gradient = output + row.image * s.output_image +
-                                    first * s.output_channel;
+          const Element* gradient =
+              output + row.image * s.output_image + first * s.output_channel;
           // A sum for each row first: errors then grow with the square root of
           // the pixels at most twice, not with their number.
           Sum sum[kBlock] = {};
           for (int64_t x = 0; x < s.output[2]; ++x) {
             const int64_t w = x * s.stride[2] + offset_w;
             if (!Within(w, s.input[2])) continue;
-            Accumulate(Widen(from[Pixel(d, h, w, s.input) * s.input_pixel]),
-                       gradient + Pixel(row.d, row.h, x, s.output) *
-                                      s.output_pixel,
-                       s.output_channel, count, sum);
+            Accumulate(
+                Widen(from[Pixel(d, h, w, s.input) * s.input_pixel]),
+                gradient + Pixel(row.d, row.h, x, s.output) * s.output_pixel,
+                s.output_channel, count, sum);
           }
           for (int j = 0; j < kBlock; ++j) total[j] += sum[j];
         }

@@ -24,8 +24,8 @@ inline constexpr int64_t kMaxPackedBytes = int64_t{64} << 20;
 template <typename Sum>
 inline constexpr int64_t kDepth = kDepthBytes / int64_t{sizeof(Sum)};
 
-// Pixels that the filter gradient sums at a time. Its tiles read a cache line of
-// the block for each; twice as many, and these fill the first level.
+// Pixels that the filter gradient sums at a time. Its tiles read a cache line
+// of the block for each; twice as many, and these fill the first level.
 template <typename Sum>
 inline constexpr int64_t kPixels = kDepth<Sum> / 2;
 
@@ -57,9 +57,8 @@ struct Split {
   int64_t count;  // of ranges
 
   Split(int64_t total, int64_t parts, int64_t unit) : total(total) {
-    size = std::max(unit, RoundUp(CeilDivide(total, std::max<int64_t>(
-                                                        parts, 1)),
-                                  unit));
+    size = std::max(
+        unit, RoundUp(CeilDivide(total, std::max<int64_t>(parts, 1)), unit));
     count = CeilDivide(total, size);
   }
   int64_t Begin(int64_t i) const { return i * size; }
@@ -70,19 +69,19 @@ struct Split {
 template <typename Sum>
 struct Scratch {
   // A block of A or, for the filter gradient, kDepth pixels of kRows elements.
-  static constexpr int64_t kBlockElements =
-      std::max(kRows * (kDepth<Sum> + kSkew<Sum>),
-               kDepth<Sum> * (kRows + kSkew<Sum>));
+  static constexpr int64_t kBlockElements = std::max(
+      kRows * (kDepth<Sum> + kSkew<Sum>), kDepth<Sum>*(kRows + kSkew<Sum>));
 
-  Sum* block;           // kBlockElements
-  Sum* panels;          // kDepth x kPanelColumns
-  Sum* zeros;           // kDepth
-  Sum* result;          // kRows x kColumns
-  const Sum** a_rows;   // kRows
-  Sum** c_rows;         // kRows
+  Sum* block;          // kBlockElements
+  Sum* panels;         // kDepth x kPanelColumns
+  Sum* zeros;          // kDepth
+  Sum* result;         // kRows x kColumns
+  const Sum** a_rows;  // kRows
+  Sum** c_rows;        // kRows
 
   static constexpr int64_t kBytes =
-      (kBlockElements + kDepth<Sum> * (kPanelColumns<Sum> + 1) + kRows * kColumns) *
+      (kBlockElements + kDepth<Sum> * (kPanelColumns<Sum> + 1) +
+       kRows * kColumns) *
           int64_t{sizeof(Sum)} +
       2 * kRows * int64_t{sizeof(void*)};
 
@@ -98,7 +97,8 @@ struct Scratch {
     };
     const int64_t element = sizeof(Sum);
     block = static_cast<Sum*>(take(kBlockElements * element));
-    panels = static_cast<Sum*>(take(kDepth<Sum> * kPanelColumns<Sum> * element));
+    panels =
+        static_cast<Sum*>(take(kDepth<Sum> * kPanelColumns<Sum> * element));
     zeros = static_cast<Sum*>(take(kDepth<Sum> * element));
     result = static_cast<Sum*>(take(kRows * kColumns * element));
     a_rows = static_cast<const Sum**>(take(kRows * sizeof(void*)));

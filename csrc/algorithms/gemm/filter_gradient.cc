@@ -61,8 +61,8 @@ class FilterGradient {
       std::fill_n(filter_, shape_.FilterElements(), Element{});
       return;
     }
-    const int64_t tasks =
-        shape_.groups * cut_.rows.count * cut_.columns.count * cut_.slices.count;
+    const int64_t tasks = shape_.groups * cut_.rows.count * cut_.columns.count *
+                          cut_.slices.count;
     ctx->ParallelFor(tasks, macs_ / static_cast<double>(tasks) / kMacsPerSecond,
                      [&](int64_t begin, int64_t end, int worker) {
                        Scratch<Sum> scratch(scratch_, worker);
@@ -78,7 +78,8 @@ class FilterGradient {
     const int64_t slice = task % cut_.slices.count;
     task /= cut_.slices.count;
     const int64_t column = cut_.columns.Begin(task % cut_.columns.count);
-    const int64_t columns = cut_.columns.End(task % cut_.columns.count) - column;
+    const int64_t columns =
+        cut_.columns.End(task % cut_.columns.count) - column;
     task /= cut_.columns.count;
     const int64_t row = cut_.rows.Begin(task % cut_.rows.count);
     const int64_t rows = cut_.rows.End(task % cut_.rows.count) - row;

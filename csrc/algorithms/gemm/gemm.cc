@@ -1,7 +1,7 @@
 #include "algorithms/gemm/gemm.h"
-#include "half.h"
 
 #include "algorithms/gemm/blocking.h"
+#include "half.h"
 
 namespace kconv {
 namespace {
@@ -19,10 +19,9 @@ int64_t Workspace(const Problem& problem, Isa isa, int threads) {
   const int64_t worker = problem.dtype == DType::kFloat64
                              ? gemm::Scratch<double>::kBytes
                              : gemm::Scratch<float>::kBytes;
-  const int64_t shared =
-      problem.pass == Pass::kFilterGradient
-          ? gemm::PartialBytes(problem)
-          : gemm::PackedFilterBytes(problem, isa);
+  const int64_t shared = problem.pass == Pass::kFilterGradient
+                             ? gemm::PartialBytes(problem)
+                             : gemm::PackedFilterBytes(problem, isa);
   return shared + threads * worker;
 }
 
@@ -31,7 +30,9 @@ int64_t Workspace(const Problem& problem, Isa isa, int threads) {
 double Cost(const Problem& problem, const Cpu& cpu, Isa isa) {
   const ConvShape& s = problem.shape;
   const int64_t bytes = problem.dtype == DType::kFloat64 ? 8 : 4;
-  const int64_t lanes = (isa == Isa::kAvx512 ? 64 : isa == Isa::kAvx2 ? 32 : 16) /
+  const int64_t lanes = (isa == Isa::kAvx512 ? 64
+                         : isa == Isa::kAvx2 ? 32
+                                             : 16) /
                         bytes;
   const int64_t columns = s.layout == Layout::kChannelsFirst &&
                                   problem.pass != Pass::kFilterGradient
@@ -40,8 +41,8 @@ double Cost(const Problem& problem, const Cpu& cpu, Isa isa) {
                               ? s.GroupInChannels()
                               : s.GroupOutChannels();
   if (columns == 0 || s.OutputElements() == 0) return 1e-6;
-  const double padded =
-      static_cast<double>(RoundUp(columns, lanes)) / static_cast<double>(columns);
+  const double padded = static_cast<double>(RoundUp(columns, lanes)) /
+                        static_cast<double>(columns);
   const double macs = problem.Macs() * padded;
   // Each group copies its own patches; one copied element costs about as much
   // as forty multiply-adds, a call of the kernel as ten thousand.
@@ -49,8 +50,8 @@ double Cost(const Problem& problem, const Cpu& cpu, Isa isa) {
                         (s.KernelTaps() > 1 ? 1.0 : 0.25);
   const double groups = static_cast<double>(s.groups);
   const double peak = cpu.PeakMacs(isa, bytes);
-  // Of the peak: measured on Zen 3. With AVX-512 a guess, for cores that take 512
-  // bits in two halves.
+  // Of the peak: measured on Zen 3. With AVX-512 a guess, for cores that take
+  // 512 bits in two halves.
   const double efficiency = isa == Isa::kAvx512 ? 0.45 : 0.85;
   return 5e-6 + (macs / efficiency + 40 * copied + 1e4 * groups) / peak;
 }

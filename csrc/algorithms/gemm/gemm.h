@@ -1,8 +1,9 @@
 // im2col and a matrix product, block by block. The three passes:
 //
-//   forward          output[pixel][o] = patches(input) [pixel][k] * filter[k][o]
-//   input gradient   the same on each phase of the input, see patches.h
-//   filter gradient  filter[k][o] = patches(input)^T [k][pixel] * grad[pixel][o]
+//   forward          output[pixel][o] = patches(input) [pixel][k] *
+//   filter[k][o] input gradient   the same on each phase of the input, see
+//   patches.h filter gradient  filter[k][o] = patches(input)^T [k][pixel] *
+//   grad[pixel][o]
 //
 // Channels first swaps the operands of the first two, so that pixels stay
 // contiguous: output[o][pixel] = filter^T [o][k] * patches [k][pixel].

@@ -93,8 +93,8 @@ class ImagePass {
         packed_filter_(static_cast<Sum*>(ctx->workspace)),
         scratch_(static_cast<char*>(ctx->workspace) +
                  PackedFilterBytes(problem, ctx->isa)),
-        source_(static_cast<const Element*>(forward_ ? args.input
-                                                     : args.output)),
+        source_(
+            static_cast<const Element*>(forward_ ? args.input : args.output)),
         filter_(static_cast<const Element*>(args.filter)),
         target_(static_cast<Element*>(forward_ ? args.output : args.input)) {
     if (forward_) {
@@ -192,11 +192,11 @@ class ImagePass {
       t.origin[i] = origin ? origin[i] : 0;
       t.step[i] = origin ? shape_.stride[i] : 1;
     }
-    tasks_ += shape_.groups *
-              (shape_.layout == Layout::kChannelsLast
-                   ? PixelRows(phase).count * Columns(phase).count
-                   : shape_.batch * ChannelRows(phase).count *
-                         PixelColumns(phase).count);
+    tasks_ +=
+        shape_.groups * (shape_.layout == Layout::kChannelsLast
+                             ? PixelRows(phase).count * Columns(phase).count
+                             : shape_.batch * ChannelRows(phase).count *
+                                   PixelColumns(phase).count);
     phases_.push_back(std::move(phase));
   }
 
@@ -335,10 +335,10 @@ class ImagePass {
     const int64_t o = shape_.out_channels;
     if (forward_) {
       // The sum runs as the filter lies: taps, then channels.
-      PackPanels(kernel_, {0, end - begin, end - begin}, columns,
-                 filter_ + begin * o + group * shape_.GroupOutChannels() +
-                     column,
-                 o, 1, panels);
+      PackPanels(
+          kernel_, {0, end - begin, end - begin}, columns,
+          filter_ + begin * o + group * shape_.GroupOutChannels() + column, o,
+          1, panels);
       return;
     }
     for (int64_t k = begin; k < end;) {
@@ -372,8 +372,7 @@ class ImagePass {
     return Split(pixels, parts, kernel_.panel);
   }
 
-  void RunChannelRows(const Phase& phase, int64_t task,
-                      Scratch<Sum>* scratch) {
+  void RunChannelRows(const Phase& phase, int64_t task, Scratch<Sum>* scratch) {
     const Patches& patches = phase.patches;
     const Split row_split = ChannelRows(phase);
     const Split column_split = PixelColumns(phase);
@@ -389,8 +388,9 @@ class ImagePass {
     const int64_t columns = column_split.End(part) - column;
 
     const Target& t = phase.target;
-    Element* to = target_ + (image * t.image_channels + group * t.channels +
-                             row) * t.Pixels();
+    Element* to =
+        target_ +
+        (image * t.image_channels + group * t.channels + row) * t.Pixels();
     const bool direct = std::is_same_v<Element, Sum> && t.Contiguous();
     for (int64_t i = 0; i < rows; ++i) {
       scratch->a_rows[i] = scratch->block + i * (kDepth<Sum> + kSkew<Sum>);
@@ -430,8 +430,7 @@ class ImagePass {
 
   // Row i: elements [begin, end) of the filter of the target's channel row + i.
   void CopyFilterRows(const Patches& patches, int64_t group, int64_t row,
-                      int64_t rows, int64_t begin, int64_t end,
-                      Sum* to) const {
+                      int64_t rows, int64_t begin, int64_t end, Sum* to) const {
     const int64_t stride = kDepth<Sum> + kSkew<Sum>;
     const int64_t o = shape_.out_channels;
     for (int64_t k = begin; k < end; ++k, ++to) {
@@ -483,8 +482,7 @@ int64_t PackedFilterBytes(const Problem& problem, Isa isa) {
   const int64_t lanes = problem.dtype == DType::kFloat64
                             ? GemmKernelFor<double>(isa).lanes
                             : GemmKernelFor<float>(isa).lanes;
-  const int64_t columns =
-      forward ? s.GroupOutChannels() : s.GroupInChannels();
+  const int64_t columns = forward ? s.GroupOutChannels() : s.GroupInChannels();
   const int64_t depth =
       s.KernelTaps() * (forward ? s.GroupInChannels() : s.GroupOutChannels());
   const int64_t limit = kMaxPackedBytes / element;

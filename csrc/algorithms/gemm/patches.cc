@@ -17,8 +17,7 @@ struct Tap {
 using TapsOfDims = std::vector<Tap>[kMaxSpatialDims];
 
 // Fills strips and filter_taps with the product of the dimensions' taps.
-void SetTaps(const ConvShape& shape, const TapsOfDims& taps,
-             Patches* patches) {
+void SetTaps(const ConvShape& shape, const TapsOfDims& taps, Patches* patches) {
   // Neighbouring pixels of a group touch only if it has all the channels.
   const bool can_join = patches->layout == Layout::kChannelsLast &&
                         patches->channels == patches->image_channels;
@@ -159,10 +158,10 @@ void PatchReader<Element>::CopyRows(int64_t first, int64_t rows, int64_t begin,
       const int64_t w = w0 + s->offset[2];
       int64_t inside = from, outside = from;  // valid: [inside, outside)
       if (d >= 0 && d < p.size[0] && h >= 0 && h < p.size[1]) {
-        inside = std::clamp(std::clamp(-w, int64_t{0}, s->taps) * c, from,
-                            until);
-        outside = std::clamp(
-            std::clamp(p.size[2] - w, int64_t{0}, s->taps) * c, inside, until);
+        inside =
+            std::clamp(std::clamp(-w, int64_t{0}, s->taps) * c, from, until);
+        outside = std::clamp(std::clamp(p.size[2] - w, int64_t{0}, s->taps) * c,
+                             inside, until);
       }
       for (int64_t k = from; k < inside; ++k) *at++ = Sum(0);
       if (outside > inside) {
@@ -208,8 +207,8 @@ void PatchReader<Element>::PointAtRows(int64_t first, int64_t rows,
 }
 
 template <typename Element>
-void PatchReader<Element>::CopyPlanes(int64_t begin, int64_t end,
-                                      int64_t first, int64_t columns, Sum* to,
+void PatchReader<Element>::CopyPlanes(int64_t begin, int64_t end, int64_t first,
+                                      int64_t columns, Sum* to,
                                       int64_t stride) const {
   const Patches& p = patches_;
   const int64_t plane = p.ImagePixels();
@@ -228,8 +227,7 @@ void PatchReader<Element>::CopyPlanes(int64_t begin, int64_t end,
       int64_t inside = 0, outside = 0;
       if (d >= 0 && d < p.size[0] && h >= 0 && h < p.size[1]) {
         inside = std::clamp(CeilDivide(-w, p.step[2]), int64_t{0}, run);
-        outside =
-            std::clamp(CeilDivide(p.size[2] - w, p.step[2]), inside, run);
+        outside = std::clamp(CeilDivide(p.size[2] - w, p.step[2]), inside, run);
       }
       Sum* at = to + j;
       std::fill(at, at + inside, Sum(0));

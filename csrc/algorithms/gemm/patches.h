@@ -28,8 +28,8 @@ struct Patches {
   };
 
   int64_t batch;
-  int64_t channels;         // of a group
-  int64_t image_channels;   // of all groups
+  int64_t channels;        // of a group
+  int64_t image_channels;  // of all groups
   int64_t size[kMaxSpatialDims];
   int64_t grid[kMaxSpatialDims];
   int64_t step[kMaxSpatialDims];
