@@ -165,7 +165,13 @@ def python_units() -> list[Unit]:
     """The glue to Python."""
     import pybind11
 
-    flags = [f"-I{sysconfig.get_path('include')}", f"-I{pybind11.get_include()}"]
+    headers = Path(sysconfig.get_path("include"))
+    if not (headers / "Python.h").exists():
+        raise CCompilerError(
+            "Python's headers are missing; Debian and Ubuntu have them in python3-dev."
+            f" Received: {headers}"
+        )
+    flags = [f"-I{headers}", f"-I{pybind11.get_include()}"]
     folder = sysconfig.get_config_var("SOABI")
     return make_units(sources("python"), folder, flags)
 
@@ -175,7 +181,6 @@ def tensorflow_units(tensorflow: TensorFlow) -> list[Unit]:
     flags = [
         f"-isystem{tensorflow.folder / 'include'}",
         "-DEIGEN_MAX_ALIGN_BYTES=64",
-        f'-DKCONV_TENSORFLOW_VERSION="{tensorflow.version}"',
     ]
     return make_units(sources("tf"), f"tensorflow-{tensorflow.version}", flags)
 

@@ -121,7 +121,8 @@ class Context {
   virtual int threads() const = 0;
 
   // Calls body(begin, end, worker) so that every item of [0, items) is covered
-  // once; worker < threads() is unique among calls that run at one time.
+  // once; worker < threads() is unique among calls that run at one time. The
+  // body must not throw, nor may it allocate from the heap.
   virtual void ParallelFor(
       int64_t items, double seconds_per_item,
       const std::function<void(int64_t, int64_t, int)>& body) = 0;
@@ -144,7 +145,8 @@ struct Algorithm {
   int64_t (*workspace)(const Problem&, Isa, int threads);
   // Estimated seconds on one core of this machine, for choosing.
   double (*cost)(const Problem&, const Cpu&, Isa);
-  // Computes. Null, or a sentence where the device failed.
+  // Computes. Null, or a sentence where the device failed. May throw
+  // std::bad_alloc, from the calling thread only.
   const char* (*run)(const Problem&, const ConvArgs&, Context*);
 };
 

@@ -1,6 +1,5 @@
 #include "cpu.h"
 
-#include <cctype>
 #include <cstdlib>
 #include <fstream>
 #include <sstream>

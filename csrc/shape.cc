@@ -1,6 +1,7 @@
 // Checks of ConvShape, and its arithmetic.
 
 #include <algorithm>
+#include <initializer_list>
 #include <limits>
 
 #include "conv.h"
@@ -33,6 +34,15 @@ bool ProductOverflows(std::initializer_list<int64_t> factors) {
     }
   }
   return false;
+}
+
+// The sizes of the spatial dimensions that there are: "(3, 4)".
+std::string Sizes(const ConvShape& s, const int64_t* sizes) {
+  std::string text = "(";
+  for (int i = kMaxSpatialDims - s.spatial_dims; i < kMaxSpatialDims; ++i) {
+    text += (text.size() > 1 ? ", " : "") + std::to_string(sizes[i]);
+  }
+  return text + ")";
 }
 
 int64_t FloorDivide(int64_t a, int64_t b) {
@@ -146,21 +156,18 @@ std::string CompleteShape(ConvShape* s) {
   }
   if (ProductOverflows(
           {s->batch, s->in_channels, s->input[0], s->input[1], s->input[2]})) {
-    return "The input has too many elements. Received: size=(" +
-           std::to_string(s->input[0]) + ", " + std::to_string(s->input[1]) +
-           ", " + std::to_string(s->input[2]) + ")";
+    return "The input has too many elements. Received: size=" +
+           Sizes(*s, s->input);
   }
   if (ProductOverflows({s->batch, s->out_channels, s->output[0], s->output[1],
                         s->output[2]})) {
-    return "The output has too many elements. Received: size=(" +
-           std::to_string(s->output[0]) + ", " + std::to_string(s->output[1]) +
-           ", " + std::to_string(s->output[2]) + ")";
+    return "The output has too many elements. Received: size=" +
+           Sizes(*s, s->output);
   }
   if (ProductOverflows({s->kernel[0], s->kernel[1], s->kernel[2],
                         s->GroupInChannels(), s->out_channels})) {
-    return "The kernel has too many elements. Received: kernel_size=(" +
-           std::to_string(s->kernel[0]) + ", " + std::to_string(s->kernel[1]) +
-           ", " + std::to_string(s->kernel[2]) + ")";
+    return "The kernel has too many elements. Received: kernel_size=" +
+           Sizes(*s, s->kernel);
   }
   return "";
 }

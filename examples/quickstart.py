@@ -2,7 +2,7 @@
 
 The data are the 1797 real handwritten digits that scikit-learn ships.
 
-    pip install kconv[cpu] scikit-learn
+    pip install '.[cpu]' scikit-learn
     python examples/quickstart.py
 """
 

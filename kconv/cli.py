@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-# Heavy modules are imported by the command that needs them: --help stays quick.
+# Modules that need an extra are imported by the command that needs them.
 
 
 def main(arguments=None):
@@ -18,9 +18,12 @@ def main(arguments=None):
     options = _parser().parse_args(arguments)
     try:
         return options.command(options)
+    except ModuleNotFoundError as error:
+        missing = f"{error.name} is missing: pip install 'kconv[demo,bench]'"
+        print(f"kconv: {missing}", file=sys.stderr)
     except (OSError, RuntimeError, ValueError) as error:
         print(f"kconv: {error}", file=sys.stderr)
-        return 1
+    return 1
 
 
 def _demo(options):

@@ -55,16 +55,26 @@ def run(weights="random", images=(), output="kconv_demo", epochs=12, seed=0):
     return agreed
 
 
+def build_resnet(weights):
+    """Returns the stock ResNet-50, whose outputs are logits."""
+    try:
+        return keras.applications.ResNet50(
+            weights=None if weights == "random" else weights,
+            classifier_activation=None,
+        )
+    except Exception as error:  # Keras raises a bare one where a download fails.
+        raise RuntimeError(
+            f"ResNet-50 cannot be built: {error}. Received: weights={weights}"
+        ) from error
+
+
 def compare_resnet(weights, images, seed):
     """Runs ResNet-50 on photographs; True if both models say the same."""
     console.rule("ResNet-50 on photographs")
     keras.utils.set_random_seed(seed)
     names, photographs = load_photographs(images)
     with console.status("Building ResNet-50 and converting it"):
-        stock = keras.applications.ResNet50(
-            weights=None if weights == "random" else weights,
-            classifier_activation=None,
-        )
+        stock = build_resnet(weights)
         models = {"stock": stock, "kconv": kconv.convert(stock)}
     batch = keras.applications.resnet50.preprocess_input(photographs.copy())
     agreed = show_agreement(models, names, batch, real=weights != "random")

@@ -27,9 +27,8 @@ struct PanelBlock {
 template <typename T>
 struct GemmKernel {
   const char* isa;
-  int64_t tile_rows;  // of A that one register tile takes
-  int64_t lanes;      // a panel is padded to a multiple of them
-  int64_t panel;      // columns of a full panel
+  int64_t lanes;  // a panel is padded to a multiple of them
+  int64_t panel;  // columns of a full panel
 
   // A(i, p) = a[i][p]. C's element (i, j) is c[i][c_offset + j]. `columns` is
   // at most `panel`; the panel b holds [depth][columns rounded up to lanes].

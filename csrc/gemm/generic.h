@@ -100,7 +100,7 @@ __attribute__((noinline)) void TileByColumns(const T* a, int64_t a_stride,
                                    c_offset, columns, accumulate);
 }
 
-// Calls `full` for whole tiles of kRows rows, then the tile of those left over.
+// Whole tiles of kRows rows, then the tile of the rows left over.
 template <typename T, int kBytes, int kRows, int kVectors>
 struct Panel {
   static void ByRows(int64_t rows, int64_t columns, int64_t depth,
@@ -232,7 +232,6 @@ void PackTransposed(const PanelBlock& block, int64_t columns, const T* b,
 template <typename T, int kBytes, int kRows, int kVectors>
 constexpr GemmKernel<T> MakeGemmKernel(const char* isa) {
   return {isa,
-          kRows,
           Simd<T, kBytes>::kLanes,
           kVectors * Simd<T, kBytes>::kLanes,
           ByRows<T, kBytes, kRows, kVectors>,

@@ -3,7 +3,11 @@
 #ifndef KCONV_PYTHON_THREAD_CONTEXT_H_
 #define KCONV_PYTHON_THREAD_CONTEXT_H_
 
+#include <algorithm>
 #include <atomic>
+#include <cstdint>
+#include <functional>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -20,13 +24,20 @@ class ThreadContext : public Context {
   void ParallelFor(
       int64_t items, double,
       const std::function<void(int64_t, int64_t, int)>& body) override {
-    if (threads_ == 1 || items <= 1) return body(0, items, 0);
+    if (items <= 0) return;
+    const int workers = static_cast<int>(std::min<int64_t>(threads_, items));
+    if (workers == 1) return body(0, items, 0);
     std::atomic<int64_t> next(0);
     auto work = [&](int worker) {
       for (int64_t i; (i = next.fetch_add(1)) < items;) body(i, i + 1, worker);
     };
     std::vector<std::thread> others;
-    for (int i = 1; i < threads_; ++i) others.emplace_back(work, i);
+    others.reserve(workers);
+    try {
+      for (int i = 1; i < workers; ++i) others.emplace_back(work, i);
+    } catch (const std::system_error&) {
+      // The system gives no more threads: those that there are do all.
+    }
     work(0);
     for (std::thread& other : others) other.join();
   }

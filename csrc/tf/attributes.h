@@ -4,6 +4,7 @@
 #ifndef KCONV_TF_ATTRIBUTES_H_
 #define KCONV_TF_ATTRIBUTES_H_
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -18,7 +19,7 @@ struct Attributes {
   std::vector<int64_t> dilations;
   std::vector<int64_t> explicit_paddings;  // before, after, before, after, ...
   std::string padding;
-  int64_t groups;
+  int64_t groups = 1;
   std::string data_format;
   std::string algorithm;
 
@@ -32,8 +33,7 @@ struct Attributes {
     status.Update(ctx->GetAttr("groups", &groups));
     status.Update(ctx->GetAttr("data_format", &data_format));
     status.Update(ctx->GetAttr("algorithm", &algorithm));
-    status.Update(Check());
-    return status;
+    return status.ok() ? Check() : status;
   }
 
   int spatial_dims() const { return static_cast<int>(strides.size()); }

@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <atomic>
 #include <condition_variable>
+#include <cstdint>
+#include <functional>
 #include <memory>
 #include <mutex>
 
@@ -57,7 +59,7 @@ class IntraOpContext : public Context {
          const std::function<void(int64_t, int64_t, int)>* body)
         : items_(items), chunk_(chunk), body_(body) {}
 
-    void Share() {
+    void Share() noexcept {
       const int worker = workers_.fetch_add(1);
       int64_t done = 0;
       for (int64_t begin; (begin = next_.fetch_add(

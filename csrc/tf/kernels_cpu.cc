@@ -1,9 +1,10 @@
 // The CPU kernels of the three ops: unwrap tensors, allocate, call the core.
 
+#include <new>
+
 #include "absl/strings/str_cat.h"
 #include "registry.h"
 #include "tensorflow/core/framework/op_kernel.h"
-#include "tensorflow/core/framework/register_types.h"
 #include "tf/attributes.h"
 #include "tf/intra_op_context.h"
 
@@ -137,8 +138,13 @@ class ConvKernel : public OpKernel {
                                              TensorShape({bytes}), &workspace));
       context.workspace = workspace.data();
     }
-    const char* failure = algorithm->run(problem, args, &context);
-    OP_REQUIRES(ctx, failure == nullptr, absl::InternalError(failure));
+    try {
+      const char* failure = algorithm->run(problem, args, &context);
+      OP_REQUIRES(ctx, failure == nullptr, absl::InternalError(failure));
+    } catch (const std::bad_alloc&) {
+      ctx->SetStatus(absl::ResourceExhaustedError(absl::StrCat(
+          "Out of memory. Received: algorithm=", algorithm->name)));
+    }
   }
 
   Attributes attributes_;

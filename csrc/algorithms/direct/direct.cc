@@ -48,9 +48,9 @@ int64_t Items(const Problem& problem) {
   const ConvShape& s = problem.shape;
   switch (problem.pass) {
     case Pass::kForward:
-      return s.batch * s.output[0] * s.output[1];
+      return s.batch * s.OutputPixels();
     case Pass::kInputGradient:
-      return s.batch * s.input[0] * s.input[1];
+      return s.batch * s.InputPixels();
     case Pass::kFilterGradient:
       break;
   }

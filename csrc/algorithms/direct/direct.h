@@ -20,8 +20,8 @@ struct Window {
 };
 
 // Each computes items [begin, end) of its result. An item is
-//   forward          a row of output pixels, [batch, depth, height]
-//   input_gradient   a row of input pixels
+//   forward          a pixel of the output, numbered through the batch
+//   input_gradient   a pixel of the input
 //   filter_gradient  a (tap, channel) pair: a row of the filter
 template <typename Element>
 struct Kernel {

@@ -47,44 +47,43 @@ void Forward(const Window& s, const Element* input, const Element* filter,
   using Sum = SumType<Element>;
   const int64_t filters = s.groups * s.out_channels;
   for (int64_t number = begin; number < end; ++number) {
-    const Row row(number, s.output);
+    const Row row(number / s.output[2], s.output);
+    const int64_t x = number % s.output[2];
     const int64_t d0 = row.d * s.stride[0] - s.pad[0];
     const int64_t h0 = row.h * s.stride[1] - s.pad[1];
-    for (int64_t x = 0; x < s.output[2]; ++x) {
-      const int64_t w0 = x * s.stride[2] - s.pad[2];
-      Element* to = output + row.image * s.output_image +
-                    Pixel(row.d, row.h, x, s.output) * s.output_pixel;
-      for (int64_t g = 0; g < s.groups; ++g) {
-        for (int64_t o = 0; o < s.out_channels; o += kBlock) {
-          const int64_t count = Min(kBlock, s.out_channels - o);
-          const int64_t first = g * s.out_channels + o;
-          Sum sum[kBlock] = {};
-          int64_t tap = 0;
-          for (int64_t i = 0; i < s.kernel[0]; ++i) {
-            const int64_t d = d0 + i * s.dilation[0];
-            for (int64_t j = 0; j < s.kernel[1]; ++j) {
-              const int64_t h = h0 + j * s.dilation[1];
-              for (int64_t k = 0; k < s.kernel[2]; ++k, ++tap) {
-                const int64_t w = w0 + k * s.dilation[2];
-                if (!Within(d, s.input[0]) || !Within(h, s.input[1]) ||
-                    !Within(w, s.input[2])) {
-                  continue;
-                }
-                const Element* from = input + row.image * s.input_image +
-                                      Pixel(d, h, w, s.input) * s.input_pixel +
-                                      g * s.in_channels * s.input_channel;
-                const Element* weights =
-                    filter + tap * s.in_channels * filters + first;
-                for (int64_t c = 0; c < s.in_channels; ++c) {
-                  Accumulate(Widen(from[c * s.input_channel]),
-                             weights + c * filters, 1, count, sum);
-                }
+    const int64_t w0 = x * s.stride[2] - s.pad[2];
+    Element* to = output + row.image * s.output_image +
+                  Pixel(row.d, row.h, x, s.output) * s.output_pixel;
+    for (int64_t g = 0; g < s.groups; ++g) {
+      for (int64_t o = 0; o < s.out_channels; o += kBlock) {
+        const int64_t count = Min(kBlock, s.out_channels - o);
+        const int64_t first = g * s.out_channels + o;
+        Sum sum[kBlock] = {};
+        int64_t tap = 0;
+        for (int64_t i = 0; i < s.kernel[0]; ++i) {
+          const int64_t d = d0 + i * s.dilation[0];
+          for (int64_t j = 0; j < s.kernel[1]; ++j) {
+            const int64_t h = h0 + j * s.dilation[1];
+            for (int64_t k = 0; k < s.kernel[2]; ++k, ++tap) {
+              const int64_t w = w0 + k * s.dilation[2];
+              if (!Within(d, s.input[0]) || !Within(h, s.input[1]) ||
+                  !Within(w, s.input[2])) {
+                continue;
+              }
+              const Element* from = input + row.image * s.input_image +
+                                    Pixel(d, h, w, s.input) * s.input_pixel +
+                                    g * s.in_channels * s.input_channel;
+              const Element* weights =
+                  filter + tap * s.in_channels * filters + first;
+              for (int64_t c = 0; c < s.in_channels; ++c) {
+                Accumulate(Widen(from[c * s.input_channel]),
+                           weights + c * filters, 1, count, sum);
               }
             }
           }
-          for (int64_t j = 0; j < count; ++j) {
-            Narrow(sum[j], to + (first + j) * s.output_channel);
-          }
+        }
+        for (int64_t j = 0; j < count; ++j) {
+          Narrow(sum[j], to + (first + j) * s.output_channel);
         }
       }
     }
@@ -121,39 +120,38 @@ void InputGradient(const Window& s, Element* input, const Element* filter,
   using Sum = SumType<Element>;
   const int64_t filters = s.groups * s.out_channels;
   for (int64_t number = begin; number < end; ++number) {
-    const Row row(number, s.input);
-    for (int64_t x = 0; x < s.input[2]; ++x) {
-      Element* to = input + row.image * s.input_image +
-                    Pixel(row.d, row.h, x, s.input) * s.input_pixel;
-      for (int64_t channel = 0; channel < s.groups * s.in_channels; ++channel) {
-        const int64_t g = channel / s.in_channels;
-        const int64_t c = channel % s.in_channels;
-        Sum sum[kBlock] = {};
-        for (int64_t i = 0; i < s.kernel[0]; ++i) {
-          int64_t d;
-          if (!OutputAt(s, 0, row.d, i, &d)) continue;
-          for (int64_t j = 0; j < s.kernel[1]; ++j) {
-            int64_t h;
-            if (!OutputAt(s, 1, row.h, j, &h)) continue;
-            for (int64_t k = 0; k < s.kernel[2]; ++k) {
-              int64_t w;
-              if (!OutputAt(s, 2, x, k, &w)) continue;
-              const int64_t tap = Pixel(i, j, k, s.kernel);
-              Dot(output + row.image * s.output_image +
-                      Pixel(d, h, w, s.output) * s.output_pixel +
-                      g * s.out_channels * s.output_channel,
-                  s.output_channel,
-                  filter + (tap * s.in_channels + c) * filters +
-                      g * s.out_channels,
-                  s.out_channels, sum);
-            }
+    const Row row(number / s.input[2], s.input);
+    const int64_t x = number % s.input[2];
+    Element* to = input + row.image * s.input_image +
+                  Pixel(row.d, row.h, x, s.input) * s.input_pixel;
+    for (int64_t channel = 0; channel < s.groups * s.in_channels; ++channel) {
+      const int64_t g = channel / s.in_channels;
+      const int64_t c = channel % s.in_channels;
+      Sum sum[kBlock] = {};
+      for (int64_t i = 0; i < s.kernel[0]; ++i) {
+        int64_t d;
+        if (!OutputAt(s, 0, row.d, i, &d)) continue;
+        for (int64_t j = 0; j < s.kernel[1]; ++j) {
+          int64_t h;
+          if (!OutputAt(s, 1, row.h, j, &h)) continue;
+          for (int64_t k = 0; k < s.kernel[2]; ++k) {
+            int64_t w;
+            if (!OutputAt(s, 2, x, k, &w)) continue;
+            const int64_t tap = Pixel(i, j, k, s.kernel);
+            Dot(output + row.image * s.output_image +
+                    Pixel(d, h, w, s.output) * s.output_pixel +
+                    g * s.out_channels * s.output_channel,
+                s.output_channel,
+                filter + (tap * s.in_channels + c) * filters +
+                    g * s.out_channels,
+                s.out_channels, sum);
           }
         }
-        for (int width = kBlock / 2; width > 0; width /= 2) {
-          for (int j = 0; j < width; ++j) sum[j] += sum[j + width];
-        }
-        Narrow(sum[0], to + channel * s.input_channel);
       }
+      for (int width = kBlock / 2; width > 0; width /= 2) {
+        for (int j = 0; j < width; ++j) sum[j] += sum[j + width];
+      }
+      Narrow(sum[0], to + channel * s.input_channel);
     }
   }
 }
@@ -184,8 +182,8 @@ void FilterGradient(const Window& s, const Element* input, Element* filter,
                                 (g * s.in_channels + c) * s.input_channel;
           const Element* gradient =
               output + row.image * s.output_image + first * s.output_channel;
-          // A sum for each row first: errors then grow with the square root of
-          // the pixels at most twice, not with their number.
+          // A sum for each row first: rounding errors then grow with the length
+          // of a row plus the number of rows, not with their product.
           Sum sum[kBlock] = {};
           for (int64_t x = 0; x < s.output[2]; ++x) {
             const int64_t w = x * s.stride[2] + offset_w;

@@ -16,10 +16,13 @@ namespace kconv::gemm {
 // cache; a panel of B takes 16 KiB (AVX2), half of the first.
 inline constexpr int64_t kRows = 192;
 inline constexpr int64_t kColumns = 512;
+// Rows are cut at multiples of the tiles' 6 rows, or 4 of the baseline.
+inline constexpr int64_t kRowUnit = 12;
 inline constexpr int64_t kDepthBytes = 1024;
 // Rows of a task that finds the filter packed: its block and its results share
 // the second-level cache.
 inline constexpr int64_t kPackedRows = 120;
+static_assert(kPackedRows <= kRows && kRows % kRowUnit == 0);
 inline constexpr int64_t kMaxPackedBytes = int64_t{64} << 20;
 template <typename Sum>
 inline constexpr int64_t kDepth = kDepthBytes / int64_t{sizeof(Sum)};
@@ -29,7 +32,8 @@ inline constexpr int64_t kDepth = kDepthBytes / int64_t{sizeof(Sum)};
 template <typename Sum>
 inline constexpr int64_t kPixels = kDepth<Sum> / 2;
 
-// Columns that are packed at a time, row by row of B: the widest panel.
+// Columns that are packed at a time, row by row of B: the widest panel there
+// is, and a multiple of the others.
 template <typename Sum>
 inline constexpr int64_t kPanelColumns = 256 / int64_t{sizeof(Sum)};
 
@@ -68,9 +72,10 @@ struct Split {
 // The scratch of one worker, laid out in its slice of the workspace.
 template <typename Sum>
 struct Scratch {
-  // A block of A or, for the filter gradient, kDepth pixels of kRows elements.
-  static constexpr int64_t kBlockElements = std::max(
-      kRows * (kDepth<Sum> + kSkew<Sum>), kDepth<Sum>*(kRows + kSkew<Sum>));
+  // kRows rows of A or, for the filter gradient, kPixels pixels of kRows
+  // elements, which are fewer.
+  static constexpr int64_t kBlockElements = kRows * (kDepth<Sum> + kSkew<Sum>);
+  static_assert(kPixels<Sum> * (kRows + kSkew<Sum>) <= kBlockElements);
 
   Sum* block;          // kBlockElements
   Sum* panels;         // kDepth x kPanelColumns

@@ -27,7 +27,7 @@ struct Cut {
 
   explicit Cut(const ConvShape& s)
       : rows(s.KernelTaps() * s.GroupInChannels(),
-             CeilDivide(s.KernelTaps() * s.GroupInChannels(), kRows), 12),
+             CeilDivide(s.KernelTaps() * s.GroupInChannels(), kRows), kRowUnit),
         columns(s.GroupOutChannels(),
                 CeilDivide(s.GroupOutChannels(), kBlockColumns), 64),
         slices(s.batch * s.OutputPixels(), 1, 1) {
@@ -57,10 +57,6 @@ class FilterGradient {
 
   void Run(Context* ctx) {
     ctx->isa_ran = kernel_.isa;
-    if (cut_.slices.total == 0) {
-      std::fill_n(filter_, shape_.FilterElements(), Element{});
-      return;
-    }
     const int64_t tasks = shape_.groups * cut_.rows.count * cut_.columns.count *
                           cut_.slices.count;
     ctx->ParallelFor(tasks, macs_ / static_cast<double>(tasks) / kMacsPerSecond,
@@ -192,8 +188,8 @@ class FilterGradient {
               for (int64_t e = 0; e < count; ++e) to[e] += from[e];
             }
           }
-          for (int64_t e = first; e < first + count; ++e) {
-            Narrow(partials_[e], filter_ + e);
+          for (int64_t e = 0; e < count; ++e) {
+            Narrow(partials_[first + e], filter_ + first + e);
           }
         });
   }
@@ -222,6 +218,12 @@ int64_t PartialBytes(const Problem& problem) {
 template <typename Element>
 void RunFilterGradient(const Problem& problem, const ConvArgs& args,
                        Context* ctx) {
+  if (problem.shape.OutputElements() == 0) {
+    ctx->isa_ran = GemmKernelFor<SumType<Element>>(ctx->isa).isa;
+    std::fill_n(static_cast<Element*>(args.filter),
+                problem.shape.FilterElements(), Element{});
+    return;
+  }
   FilterGradient<Element>(problem, args, ctx).Run(ctx);
 }
 

@@ -9,9 +9,15 @@ namespace {
 using gemm::CeilDivide;
 using gemm::RoundUp;
 
+// The table is memory that Workspace does not count: about 64 bytes a tap.
+constexpr int64_t kMaxTaps = 1 << 16;
+
 const char* Refuse(const Problem& problem) {
   if (problem.device != Device::kCpu) return "gemm has no GPU kernel.";
   if (problem.epilogue) return "gemm fuses no epilogue yet.";
+  if (problem.shape.KernelTaps() > kMaxTaps) {
+    return "gemm keeps a table of the kernel's taps, and takes at most 65536.";
+  }
   return nullptr;
 }
 

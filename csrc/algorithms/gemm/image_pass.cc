@@ -1,7 +1,11 @@
 // Forward and input gradient: every row of the product is a pixel (channels
 // last) or a channel (channels first) of the image that is written.
 
+#include <algorithm>
+#include <iterator>
 #include <type_traits>
+#include <utility>
+#include <vector>
 
 #include "algorithms/gemm/blocking.h"
 #include "algorithms/gemm/gemm.h"
@@ -43,6 +47,10 @@ struct Phase {
 // Strips of half a block or more are worth a block, or several, of their own:
 // these are read where they lie. Shorter ones are copied side by side; but a
 // 1x1 kernel is never copied.
+//
+// All strips are of one length: the taps that a phase meets in one dimension
+// are spaced evenly, so either all neighbours join or none, and alike in every
+// row.
 template <typename Element>
 void CutDepth(Phase* phase) {
   using Sum = SumType<Element>;
@@ -126,7 +134,9 @@ class ImagePass {
         tasks_, macs_ / static_cast<double>(tasks_) / kMacsPerSecond,
         [&](int64_t begin, int64_t end, int worker) {
           Scratch<Sum> scratch(scratch_, worker);
-          auto phase = phases_.begin();
+          auto phase = std::prev(std::upper_bound(
+              phases_.begin(), phases_.end(), begin,
+              [](int64_t t, const Phase& p) { return t < p.first_task; }));
           for (int64_t task = begin; task < end; ++task) {
             while (phase + 1 != phases_.end() &&
                    task >= (phase + 1)->first_task) {
@@ -204,7 +214,8 @@ class ImagePass {
 
   Split PixelRows(const Phase& phase) const {
     const int64_t pixels = shape_.batch * phase.patches.GridPixels();
-    return Split(pixels, CeilDivide(pixels, packed_ ? kPackedRows : kRows), 12);
+    return Split(pixels, CeilDivide(pixels, packed_ ? kPackedRows : kRows),
+                 kRowUnit);
   }
 
   Split Columns(const Phase& phase) const {
@@ -357,7 +368,7 @@ class ImagePass {
 
   Split ChannelRows(const Phase& phase) const {
     const int64_t rows = phase.target.channels;
-    return Split(rows, CeilDivide(rows, kRows), 12);
+    return Split(rows, CeilDivide(rows, kRows), kRowUnit);
   }
 
   Split PixelColumns(const Phase& phase) const {

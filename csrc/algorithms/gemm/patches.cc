@@ -92,7 +92,6 @@ std::vector<Patches::Strip>::const_iterator Patches::StripAt(
 
 Patches InputPatches(const ConvShape& shape) {
   Patches p = {};
-  p.batch = shape.batch;
   p.channels = shape.GroupInChannels();
   p.image_channels = shape.in_channels;
   p.layout = shape.layout;
@@ -111,7 +110,6 @@ Patches InputPatches(const ConvShape& shape) {
 
 Patches PhasePatches(const ConvShape& shape, const int64_t* phase) {
   Patches p = {};
-  p.batch = shape.batch;
   p.channels = shape.GroupOutChannels();
   p.image_channels = shape.out_channels;
   p.layout = shape.layout;
@@ -232,12 +230,12 @@ void PatchReader<Element>::CopyPlanes(int64_t begin, int64_t end, int64_t first,
       Sum* at = to + j;
       std::fill(at, at + inside, Sum(0));
       if (outside > inside) {
-        const Element* row = from + (d * p.size[1] + h) * p.size[2] + w;
+        const int64_t row = (d * p.size[1] + h) * p.size[2] + w;
         if (p.step[2] == 1) {
-          Copy(row + inside, outside - inside, at + inside);
+          Copy(from + (row + inside), outside - inside, at + inside);
         } else {
           for (int64_t x = inside; x < outside; ++x) {
-            at[x] = Widen(row[x * p.step[2]]);
+            at[x] = Widen(from[row + x * p.step[2]]);
           }
         }
       }

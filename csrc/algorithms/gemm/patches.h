@@ -27,7 +27,6 @@ struct Patches {
     int64_t depth_begin;  // index of its first element in the sum
   };
 
-  int64_t batch;
   int64_t channels;        // of a group
   int64_t image_channels;  // of all groups
   int64_t size[kMaxSpatialDims];
