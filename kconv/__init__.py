@@ -13,7 +13,13 @@ works, on TensorFlow's own kernels.
 
 __version__ = "0.1.0"
 
+import importlib.util
 import os
+
+if importlib.util.find_spec("tensorflow") is None:
+    raise ImportError(
+        "kconv needs TensorFlow: pip install 'kconv[cpu]' or 'kconv[tensorflow]'."
+    )
 
 _backend = os.environ.get("KERAS_BACKEND") or "tensorflow"
 if _backend == "tensorflow":

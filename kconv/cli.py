@@ -49,6 +49,7 @@ def _bench_layers(options):
         algorithms=options.algorithm,
         dtype=options.dtype,
         modes=options.modes,
+        engines=options.engines,
         threads=options.threads,
         repeats=options.repeats,
         seconds=options.seconds,
@@ -149,6 +150,13 @@ def _add_bench(commands):
         choices=("graph", "eager"),
         default=["graph", "eager"],
         help="how both are called: as a tf.function, eagerly",
+    )
+    add(
+        "--engines",
+        nargs="+",
+        choices=("oneDNN", "Eigen"),
+        default=["oneDNN", "Eigen"],
+        help="what stock's kernels may use",
     )
     add("--threads", type=_positive, default=2, help="within an operation")
     add("--repeats", type=_positive, default=7, help="turns of each candidate")

@@ -1,13 +1,13 @@
 """Swaps the layers of a model: stock Keras to kconv, and back."""
 
-import contextlib
+import inspect
+import tempfile
 import types
 import warnings
 
 import keras
-from keras.src.models.functional import Functional, functional_like_constructor
 
-from kconv import dispatch, layers
+from kconv import layers, ops
 
 # Stock layer -> kconv's layer of the same weights and, but for `algorithm`, arguments.
 _COUNTERPARTS = {keras.layers.Conv2D: layers.Conv2D}
@@ -17,17 +17,19 @@ def convert(model, algorithm="auto"):
     """Returns a copy of a model with kconv layers in the place of stock ones.
 
     Each layer that is exactly a `keras.layers.Conv2D`, wherever it is in the model,
-    becomes a `kconv.layers.Conv2D`; layers of other classes, subclasses of `Conv2D`
-    too, are copied as they are. The copy has the same names, weights in the same order,
+    becomes a `kconv.layers.Conv2D`, and each `kconv.layers.Conv2D` gets the algorithm;
+    layers of other classes, subclasses of `Conv2D` too, are copied as they are. The
+    copy has the same names, weights in the same order, states (such as vocabularies),
     trainable flags, dtype policies and shared layers, and shares no variable with
     `model`, which is left as it was. A compiled model is compiled again from its
     configuration, with the state of its optimizer; where that cannot be done, as for a
-    loss function that is not registered with Keras, the copy is not compiled.
+    loss function that is not registered with Keras, a warning tells so.
 
     Args:
         model: A Sequential or Functional model, built or not, of which other models may
-            be layers. A subclass of Functional whose constructor does not take inputs
-            and outputs becomes a plain Functional.
+            be layers. Models of a subclass, with a `call` or `train_step` of its own,
+            are made again by its constructor, which must take what that of Sequential
+            or Functional takes.
         algorithm: String, the argument of the new layers: `"auto"` or a name out of
             `kconv.ops.algorithms()`.
 
@@ -36,30 +38,36 @@ def convert(model, algorithm="auto"):
 
     Raises:
         TypeError: If `model` is not a Keras model.
-        ValueError: If it is neither Sequential nor Functional, or `algorithm` unknown.
+        ValueError: If it is neither Sequential nor Functional, if the constructor of
+            its class takes other arguments, or if `algorithm` is unknown.
 
     Example:
 
     >>> model = kconv.convert(keras.applications.ResNet50(weights=None))
     """
-    dispatch.check_algorithm(algorithm)
-    return _swap(model, _COUNTERPARTS, {"algorithm": algorithm})
+    ops.check_algorithm(algorithm)
+    counterparts = _COUNTERPARTS | {ours: ours for ours in _COUNTERPARTS.values()}
+    return _swap(model, counterparts, {"algorithm": algorithm})
 
 
 def revert(model):
     """Returns a copy of a model with stock layers in the place of kconv's.
 
-    The inverse of `kconv.convert`, which tells what is kept.
+    The inverse of `kconv.convert`, which tells what is kept. A `kconv.ops.conv` in the
+    graph of a Functional model becomes a `keras.ops.conv`, unless its padding is not
+    `"valid"` or `"same"` or it has both strides and dilation, which Keras does not do.
 
     Args:
         model: A Sequential or Functional model.
 
     Returns:
-        A model that needs kconv no more.
+        A model, which needs kconv only for such a `kconv.ops.conv` and for subclasses
+        of its layers.
 
     Raises:
         TypeError: If `model` is not a Keras model.
-        ValueError: If it is neither Sequential nor Functional.
+        ValueError: If it is neither Sequential nor Functional, or if the constructor of
+            its class takes other arguments.
 
     Example:
 
@@ -72,14 +80,12 @@ def revert(model):
 def _swap(model, counterparts, arguments):
     if not isinstance(model, keras.Model):
         raise TypeError(
-            "`model` must be a Keras model, to have its layers swapped. Received: "
-            f"model={model!r} of type {type(model).__name__}"
+            f"`model` must be a Keras model, to have its layers swapped. {_told(model)}"
         )
-    if not isinstance(model, keras.Sequential | Functional):
+    if not _is_graph(model):
         raise ValueError(
             "`model` must be Sequential or Functional: what a subclassed model does "
-            "with its layers is not known; use kconv.layers in it. Received: "
-            f"model={model!r} of type {type(model).__name__}"
+            f"with its layers is not known; use kconv.layers in it. {_told(model)}"
         )
     with warnings.catch_warnings():
         # Functions stay the objects that they are and are not read from a config.
@@ -87,8 +93,20 @@ def _swap(model, counterparts, arguments):
         swapper = _Swapper(counterparts, arguments)
         copy = swapper.copy(model)
         swapper.copy_state(model)
-        _compile_alike(model, copy)
+        lost = _compile_alike(model, copy)
+    if lost:
+        warnings.warn(f"The copy of model {model.name!r} {lost}", stacklevel=3)
     return copy
+
+
+def _told(model):
+    return f"Received: model={model!r} of type {type(model).__name__}"
+
+
+def _is_graph(layer):
+    """Whether a layer is Sequential or, which has no public name, Functional."""
+    functional = isinstance(layer, keras.Model) and isinstance(layer, keras.Function)
+    return functional or isinstance(layer, keras.Sequential)
 
 
 class _Swapper:
@@ -109,7 +127,7 @@ class _Swapper:
         if id(layer) not in self.copies:
             if isinstance(layer, keras.Sequential):
                 copy = self._copy_sequential(layer)
-            elif isinstance(layer, Functional):
+            elif _is_graph(layer):
                 copy = self._copy_functional(layer)
             else:
                 copy = self._copy_layer(layer)
@@ -117,32 +135,39 @@ class _Swapper:
         return self.copies[id(layer)]
 
     def copy_state(self, layer):
-        """Gives the copy of a layer the layer's weights and trainable flags."""
+        """Gives the copy of a layer the layer's state and trainable flags."""
         copy = self.copies.get(id(layer))
         if copy is None:  # an InputLayer
             return
-        # From the outside in: setting the flag of a model sets those of its layers.
-        if copy.trainable != layer.trainable:
-            copy.trainable = layer.trainable
-        if isinstance(layer, keras.Sequential | Functional):
+        if _is_graph(layer):
+            _copy_policies(layer, copy)
             for part in layer.layers:
                 self.copy_state(part)
             return
-        if layer.variables and not copy.built:
+        if layer.built and not copy.built:
             copy.build_from_config(layer.get_build_config())
+        parts = layer._flatten_layers(), copy._flatten_layers()
+        for part, own in zip(*parts, strict=True):
+            _copy_policies(part, own)
+            _copy_own_state(part, own)
+        # The rest: states of random generators, and LoRA, which was merged above.
         for variable, own in zip(layer.variables, copy.variables, strict=True):
             own.assign(variable)
+            if own.trainable != variable.trainable:
+                own.trainable = variable.trainable
 
     # Not keras.models.clone_model for the whole: it compiles the models on the way, and
     # fails where that fails.
 
     def _copy_sequential(self, model):
+        _check_constructor(model, "layers")
         parts = [self.copy(layer) for layer in model.layers]
         if model.built and model.inputs:
             parts.insert(0, _copy_input(model.inputs[0]))
-        return keras.Sequential(parts, name=model.name, trainable=model.trainable)
+        return type(model)(parts, name=model.name)
 
     def _copy_functional(self, model):
+        _check_constructor(model, "inputs", "outputs")
         # The same graph, not compiled.
         view = keras.Model(model.input, model.output, name=model.name)
         copy = keras.models.clone_model(
@@ -150,17 +175,18 @@ class _Swapper:
             input_tensors=keras.tree.map_structure(_copy_input, model.input),
             clone_function=self.copy,
         )
-        if type(model) is not Functional and functional_like_constructor(type(model)):
+        if type(model) is not type(copy):
             copy = type(model)(copy.input, copy.output, name=model.name)
         return copy
 
     def _copy_layer(self, layer):
+        if type(layer) is ops.Conv and self.arguments["algorithm"] is None:
+            return _stock_operation(layer)
         config = layer.get_config()
         if type(layer).__module__.startswith(("keras.", "kconv.")):
-            # An activation or the body of a Lambda need not be known to Keras by name.
             for key in config:
                 value = getattr(layer, key, None)
-                if isinstance(value, types.FunctionType):
+                if _may_be_unknown(value):
                     config[key] = value
         if type(layer) in self.counterparts:
             config = self._changed(config)
@@ -168,6 +194,8 @@ class _Swapper:
             config = self._swapped_inside(config)
         if type(layer) is keras.layers.Lambda:
             return keras.layers.Lambda(**config)  # its from_config wants bytecode
+        if _is_plain_wrapper(layer):  # around a layer that may be elsewhere too
+            return type(layer)(**{**config, "layer": self.copy(layer.layer)})
         return self.counterparts.get(type(layer), type(layer)).from_config(config)
 
     def _changed(self, config):
@@ -210,14 +238,86 @@ def _copy_input(tensor):
     return type(layer).from_config(layer.get_config()).output
 
 
+def _check_constructor(model, *names):
+    """Raises ValueError unless a model's class is constructed from these arguments."""
+    signature = inspect.signature(type(model).__init__)
+    try:
+        given = signature.bind(model, *names, name=model.name).arguments
+    except TypeError:
+        given = {}
+    # By these names, or by *args.
+    if names not in given.values() and any(given.get(name) != name for name in names):
+        raise ValueError(
+            f"The constructor of a model's class must take {' and '.join(names)} and "
+            f"a name, for the model to be made again. {_told(model)}"
+        )
+
+
+def _may_be_unknown(value):
+    """Whether this is an activation, a regularizer ... that Keras may not find."""
+    if isinstance(value, types.FunctionType):
+        return True
+    known = type(value).__module__.startswith(("keras.", "builtins"))
+    return callable(value) and not known and not isinstance(value, keras.Operation)
+
+
+def _is_plain_wrapper(layer):
+    wrapper = keras.layers.Wrapper
+    return isinstance(layer, wrapper) and (
+        type(layer).from_config.__func__ is wrapper.from_config.__func__
+    )
+
+
+def _stock_operation(node):
+    """Returns a copy of a node of `kconv.ops.conv`, by Keras if it can express that."""
+    config = node.get_config()
+    strided, dilated = (
+        max(keras.tree.flatten(config[key])) > 1 for key in ("strides", "dilation_rate")
+    )
+    named = str(config["padding"]).lower() in ("valid", "same")
+    if not named or (strided and dilated):
+        return type(node).from_config(config)
+    del config["algorithm"]
+    # The class of Keras's nodes has no public name.
+    tensor = keras.KerasTensor((1, 1, 1))
+    return type(keras.ops.conv(tensor, tensor)._keras_history.operation)(**config)
+
+
+def _copy_policies(layer, copy):
+    # From the outside in: setting the flag of a layer sets those of its parts.
+    for name in ("trainable", "dtype_policy"):
+        if getattr(copy, name) != getattr(layer, name):
+            setattr(copy, name, getattr(layer, name))
+
+
+def _copy_own_state(layer, copy):
+    """Copies what a layer saves of its own, as into a file."""
+    if hasattr(layer, "get_vocabulary") and not layer.get_vocabulary(False):
+        return  # of a layer that is not adapted yet, which cannot be saved
+    store = {}
+    layer.save_own_variables(store)
+    copy.load_own_variables(store)
+    if hasattr(layer, "save_assets"):
+        with tempfile.TemporaryDirectory() as folder:
+            layer.save_assets(folder)
+            copy.load_assets(folder)
+
+
 def _compile_alike(model, copy):
+    """Compiles the copy of a compiled model; returns what is lost, or None."""
     if not model.compiled:
-        return
-    with contextlib.suppress(TypeError, ValueError):
+        return None
+    try:
         copy.compile_from_config(model.get_compile_config())
-        if model.optimizer is None:
-            return
-        state, own = model.optimizer.variables, copy.optimizer.variables
-        if [v.shape for v in state] == [v.shape for v in own]:
-            for source, target in zip(state, own, strict=True):
-                target.assign(source)
+    except (TypeError, ValueError) as error:
+        return f"is not compiled: {error}"
+    if not copy.compiled:
+        return "is not compiled: its class has a `compile` of its own."
+    if not model.optimizer or not model.optimizer.built:
+        return None
+    state, own = model.optimizer.variables, copy.optimizer.variables
+    if [v.shape for v in state] != [v.shape for v in own]:
+        return "starts with a new state of the optimizer."
+    for source, target in zip(state, own, strict=True):
+        target.assign(source)
+    return None

@@ -83,13 +83,19 @@ def check_algorithm(algorithm):
 
 
 def why_stock(algorithm, dtype):
-    """Returns why all passes run on stock ops, or None if they choose."""
+    """Returns why all passes run on stock ops, or None if they choose.
+
+    Raises ValueError if `algorithm` is one of kconv's and does not take `dtype`.
+    """
     if algorithm == builtin.NAME:
         return f"algorithm={algorithm!r} asks for stock ops."
     if native.ops() is None:
         return native.why_missing()
     if dtype not in DTYPES:
-        return f"kconv's kernels do not take {dtype}."
+        sentence = f"kconv's kernels do not take {dtype}."
+        if algorithm == AUTO:
+            return sentence
+        raise ValueError(f"{sentence} Received: algorithm={algorithm!r}, dtype={dtype}")
     if algorithm == AUTO and runtime.has_gpu():
         return "A GPU is visible, and kconv's kernels run on the CPU only."
     if runtime.in_xla():
@@ -136,8 +142,9 @@ def candidates(pass_, spec, input_shape, kernel_shape, dtype, deterministic):
         )
     seconds = None
     if refusal is None:
+        columns = kernel_shape[-2 if pass_ == "input_gradient" else -1]
         frequency = core.cpu_info()["frequency"]
-        seconds = builtin.seconds(pass_, dtype, problem.macs, frequency)
+        seconds = builtin.seconds(pass_, dtype, problem.macs, columns, frequency)
     stock = Candidate(builtin.NAME, refusal, seconds)
     return (*(Candidate(**row) for row in problem.explain()), stock)
 
@@ -189,8 +196,11 @@ def builtin_batches(pass_, spec, input_shape, kernel_shape, dtype, deterministic
         return cheapest(rows).algorithm == builtin.NAME
 
     small, large = _SMALL_BATCH, _LARGE_BATCH
-    small_wins = wins(small)
-    if small_wins == wins(large):
+    try:
+        small_wins, large_wins = wins(small), wins(large)
+    except ValueError:  # what was assumed is over the limits, what comes need not be
+        return NO_BATCH
+    if small_wins == large_wins:
         return ANY_BATCH if small_wins else NO_BATCH
     while large - small > 1:
         middle = (small + large) // 2
@@ -216,16 +226,17 @@ def conv(spec, inputs, kernel):
     if why_stock(spec.algorithm, dtype):
         return builtin.conv(spec, inputs, kernel)
     if spec.algorithm != AUTO:
-        _check_not_refused(spec, tuple(inputs.shape), tuple(kernel.shape), dtype)
+        shapes = tuple(inputs.shape), tuple(kernel.shape)
+        if None not in spec.size(shapes[0]):  # else the op decides when it runs
+            check_not_refused("forward", spec, *shapes, dtype)
     return run("forward", spec, Operands(inputs, kernel))
 
 
 @functools.lru_cache(maxsize=4096)
-def _check_not_refused(spec, input_shape, kernel_shape, dtype):
-    if None in spec.size(input_shape):
-        return  # the op decides when it runs
+def check_not_refused(pass_, spec, input_shape, kernel_shape, dtype):
+    """Raises ValueError if the algorithm of `spec` refuses a problem."""
     shape = known_shape(spec, input_shape, kernel_shape, _SMALL_BATCH)
-    for row in candidates("forward", spec, shape, kernel_shape, dtype, False):
+    for row in candidates(pass_, spec, shape, kernel_shape, dtype, False):
         if row.algorithm == spec.algorithm and row.refusal:
             raise ValueError(
                 f"{row.refusal} Received: algorithm={row.algorithm!r}, inputs.shape="

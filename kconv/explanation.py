@@ -65,6 +65,9 @@ def explain(pass_, spec, input_shape, kernel_shape, dtype):
 
     Returns:
         An `Explanation`.
+
+    Raises:
+        ValueError: If a forced algorithm does not take the problem.
     """
     shape = dispatch.known_shape(spec, input_shape, kernel_shape, batch=1)
     deterministic = runtime.is_deterministic()
@@ -78,6 +81,7 @@ def explain(pass_, spec, input_shape, kernel_shape, dtype):
     if why_stock:
         chosen, reason = builtin.NAME, why_stock
     elif spec.algorithm != dispatch.AUTO:
+        dispatch.check_not_refused(pass_, spec, shape, kernel_shape, dtype)
         chosen, reason = spec.algorithm, f"algorithm={spec.algorithm!r} asks for it."
     else:
         chosen = dispatch.cheapest(rows).algorithm

@@ -5,7 +5,8 @@ import tensorflow as tf
 
 from kconv import dispatch, explanation
 from kconv import gradients as gradients  # registers those of kconv's ops
-from kconv.spec import conv_spec
+from kconv.dispatch import check_algorithm
+from kconv.spec import conv_spec, is_integer, plain
 
 
 @keras.saving.register_keras_serializable(package="kconv")
@@ -19,6 +20,17 @@ class Conv(keras.Operation):
         dilation_rate: As in `kconv.ops.conv`.
         algorithm: As in `kconv.ops.conv`.
         name: String, the name of the node.
+
+    Raises:
+        ValueError: If `algorithm` is unknown; when called, as `kconv.ops.conv`.
+
+    Example:
+
+    >>> x = keras.Input((10, 10, 128))
+    >>> kernel = np.random.rand(3, 3, 128, 64).astype("float32")
+    >>> y = kconv.ops.Conv(strides=2, padding="same")(x, kernel)
+    >>> y.shape
+    (None, 5, 5, 64)
     """
 
     def __init__(
@@ -32,11 +44,11 @@ class Conv(keras.Operation):
         name=None,
     ):
         super().__init__(name=name)
-        dispatch.check_algorithm(algorithm)
-        self.strides = strides
-        self.padding = padding
+        check_algorithm(algorithm)
+        self.strides = plain(strides)
+        self.padding = plain(padding)
         self.data_format = data_format or keras.config.image_data_format()
-        self.dilation_rate = dilation_rate
+        self.dilation_rate = plain(dilation_rate)
         self.algorithm = algorithm
 
     def _arguments(self):
@@ -130,7 +142,7 @@ def conv(
     if isinstance(inputs, keras.KerasTensor) or isinstance(kernel, keras.KerasTensor):
         operation = Conv(strides, padding, data_format, dilation_rate, algorithm)
         return operation.symbolic_call(inputs, kernel)
-    dispatch.check_algorithm(algorithm)
+    check_algorithm(algorithm)
     # Not keras.ops.convert_to_tensor, which leaves Keras variables what they are.
     inputs, kernel = tf.convert_to_tensor(inputs), tf.convert_to_tensor(kernel)
     if None in (inputs.shape.rank, kernel.shape.rank):
@@ -216,16 +228,23 @@ def explain(
     Example:
 
     >>> print(kconv.ops.explain((1, 56, 56, 64), (3, 3, 64, 64), padding="same"))
+    forward of (1, 56, 56, 64) * (3, 3, 64, 64), float32
+    > gemm          4.344 ms on one core, workspace 804 KiB
+      direct        9.636 ms on one core, workspace 0 KiB
+      builtin       6.895 ms on one core
+    gemm: The lowest estimate.
     """
     if pass_ not in dispatch.PASSES:
         raise ValueError(
             f"`pass_` must be one of {list(dispatch.PASSES)}. Received: pass_={pass_!r}"
         )
-    dispatch.check_algorithm(algorithm)
+    check_algorithm(algorithm)
     if dtype is None:
         dtype = getattr(inputs, "dtype", keras.config.floatx())
-    shapes = [tuple(getattr(given, "shape", given)) for given in (inputs, kernel)]
-    if not all(n is None or (isinstance(n, int) and n >= 0) for n in sum(shapes, ())):
+    shapes = [
+        plain(tuple(getattr(given, "shape", given))) for given in (inputs, kernel)
+    ]
+    if not all(n is None or (is_integer(n) and n >= 0) for n in sum(shapes, ())):
         raise ValueError(
             "Shapes must consist of non-negative integers and None. Received: "
             f"inputs={shapes[0]}, kernel={shapes[1]}"

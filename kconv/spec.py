@@ -6,6 +6,7 @@ import numbers
 from dataclasses import dataclass
 
 import keras
+import numpy as np
 
 # Limits of the core: below them its 64-bit arithmetic cannot overflow.
 _MAX_SIZE = 2**48
@@ -177,36 +178,47 @@ def conv_spec(
     )
 
 
-def _is_integer(value):
+def is_integer(value):
+    """Whether a value is an integer, of Python or NumPy, and not a bool."""
     return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+def plain(value):
+    """Returns a value with Python's numbers and tuples in the place of NumPy's."""
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return tuple(plain(one) for one in value)
+    return value
 
 
 def _positive(name, value, dims):
     """Returns a tuple of positive ints, one per spatial dimension."""
-    values = value if isinstance(value, list | tuple) else (value,) * dims
+    values = plain(value)
+    values = values if isinstance(values, tuple) else (values,) * dims
     if len(values) != dims or not all(
-        _is_integer(one) and 0 < one <= _MAX_SIZE for one in values
+        is_integer(one) and 0 < one <= _MAX_SIZE for one in values
     ):
         raise ValueError(
             f"`{name}` must be a positive integer or {dims} of them, one per spatial "
             f"dimension, at most 2**48. Received: {name}={value!r}"
         )
-    return tuple(int(one) for one in values)
+    return values
 
 
 def _standard_padding(padding, dims):
     """Returns "valid", "same", "causal" or a tuple of pairs."""
-    if isinstance(padding, str):
-        lower = padding.lower()
+    pads = plain(padding)
+    if isinstance(pads, str):
+        lower = pads.lower()
         if lower in ("valid", "same") or (lower == "causal" and dims == 1):
             return lower
-    elif isinstance(padding, list | tuple) and len(padding) == dims:
-        pads = [pair for pair in padding if isinstance(pair, list | tuple)]
-        flat = [one for pair in pads for one in pair]
-        if [len(pair) for pair in pads] == [2] * dims and all(
-            _is_integer(one) and 0 <= one <= _MAX_SIZE for one in flat
+    elif isinstance(pads, tuple) and len(pads) == dims:
+        pairs = all(isinstance(pair, tuple) and len(pair) == 2 for pair in pads)
+        if pairs and all(
+            is_integer(one) and 0 <= one <= _MAX_SIZE for one in sum(pads, ())
         ):
-            return tuple((int(before), int(after)) for before, after in pads)
+            return pads
     names = "'valid', 'same' or 'causal'" if dims == 1 else "'valid' or 'same'"
     raise ValueError(
         f"`padding` must be {names}, or {dims} pairs of non-negative integers (before, "

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers
 
 import kconv
@@ -138,9 +139,12 @@ def test_algorithm():
     converted = kconv.convert(sequential(), algorithm="direct")
     assert converted.get_layer("first").algorithm == "direct"
     assert kconv.convert(sequential()).get_layer("first").algorithm == "auto"
-    # What is kconv's already stays what it is.
+    # Layers that are kconv's already get it too, those in wrappers as well.
     again = kconv.convert(converted, algorithm="gemm")
-    assert again.get_layer("first").algorithm == "direct"
+    assert again.get_layer("first").algorithm == "gemm"
+    wrapper = layers.TimeDistributed(kconv.layers.Conv2D(2, 1))
+    again = kconv.convert(keras.Sequential([wrapper]), algorithm="gemm")
+    assert again.layers[0].layer.algorithm == "gemm"
     with pytest.raises(ValueError, match="Received: algorithm='fastest'"):
         kconv.convert(sequential(), algorithm="fastest")
 
@@ -234,13 +238,15 @@ def test_lora():
     assert len(converted.trainable_weights) == len(model.trainable_weights)
 
 
-def test_compiled():
+def test_compiled(recwarn):
     model = sequential()
     model.get_layer("first").trainable = False
     model.compile(keras.optimizers.Adam(0.01), "mse", metrics=["mae"])
+    assert kconv.convert(model).compiled  # before there is a state
     x, y = images(8, 8, 8, 4), images(8, 3)
     model.fit(x, y, verbose=0)
     converted = kconv.convert(model)
+    assert not [w.message for w in recwarn if "The copy" in str(w.message)]
     assert converted.compiled
     assert not converted.jit_compile
     assert converted.optimizer is not model.optimizer
@@ -261,7 +267,11 @@ def test_compiled_with_what_keras_cannot_restore():
 
     model = sequential()
     model.compile("sgd", loss)
-    converted = kconv.convert(model)
+    with pytest.warns(
+        UserWarning, match="'sequence' is not compiled: .*'loss'"
+    ) as told:
+        converted = kconv.convert(model)
+    assert [warning.filename for warning in told] == [__file__]
     assert not converted.compiled
     assert model.compiled
     assert convs(converted)[0] == []
@@ -281,6 +291,194 @@ def test_class_of_a_functional_model():
     assert type(converted) is Trained
     assert converted.answer() == 42
     assert len(convs(converted)[1]) == 1
+
+
+class Tripled(keras.Model):
+    """Functional, but for what it computes and how it is trained and tested."""
+
+    def call(self, inputs):
+        return 3 * super().call(inputs)
+
+    def test_step(self, data):
+        return {"answer": 42}
+
+
+class Chain(keras.Sequential):
+    """Sequential, but for what it computes."""
+
+    def call(self, inputs, training=None, mask=None):
+        return 3 * super().call(inputs)
+
+
+class Passing(keras.Sequential):
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+
+
+class Sized(keras.Sequential):
+    """Made from something else than layers."""
+
+    def __init__(self, filters, name=None):
+        super().__init__([layers.Conv2D(filters, 3)], name=name)
+
+
+class Block(keras.Model):
+    """Functional, made from something else than inputs and outputs."""
+
+    def __init__(self, filters, name=None):
+        inputs = keras.Input((8, 8, 3))
+        super().__init__(inputs, layers.Conv2D(filters, 3)(inputs), name=name)
+
+
+def test_subclasses_stay_what_they_are():
+    inputs = keras.Input((8, 8, 3))
+    tripled = Tripled(inputs, layers.Conv2D(4, 3)(inputs))
+    chains = [
+        kind([keras.Input((8, 8, 3)), layers.Conv2D(4, 3)], name="chain")
+        for kind in (Chain, Passing)
+    ]
+    x = images(2, 8, 8, 3)
+    for model in (tripled, *chains):
+        converted = check_both_ways(model, x)
+        assert type(converted) is type(model)
+    tripled.compile(loss="mse")
+    answer = kconv.convert(tripled).evaluate(x, x, verbose=0, return_dict=True)
+    assert answer == {"answer": 42}
+
+
+@pytest.mark.parametrize("kind", (Sized, Block))
+def test_a_class_that_cannot_be_made_again_is_told(kind):
+    model = kind(4)
+    for given in (model, keras.Sequential([model])):
+        with pytest.raises(
+            ValueError,
+            match=rf"constructor .*Received: model=.* of type {kind.__name__}",
+        ):
+            kconv.convert(given)
+
+
+def test_adapted_layers():
+    inputs = keras.Input((8, 8, 3))
+    normalization = layers.Normalization()
+    normalization.adapt(images(16, 8, 8, 3) * 5 + 3)
+    wrapped = layers.TimeDistributed(layers.Normalization(name="inner"))
+    model = keras.Model(inputs, layers.Conv2D(4, 3)(wrapped(normalization(inputs))))
+    wrapped.layer.adapt(images(16, 8, 3) * 2 - 1)
+    assert_same(model, kconv.convert(model), images(2, 8, 8, 3))
+    alone = keras.Sequential([normalization])
+    x = images(2, 8, 8, 3)
+    np.testing.assert_array_equal(kconv.convert(alone)(x), alone(x))
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        layers.TextVectorization(output_sequence_length=4),
+        layers.TextVectorization(output_mode="tf_idf"),
+        layers.StringLookup(),
+    ],
+    ids=("text", "tf_idf", "lookup"),
+)
+def test_vocabularies(layer):
+    words = tf.constant([["one two two"], ["three two"], ["one"]])
+    early = kconv.convert(keras.Sequential([layer])).layers[0]
+    assert early.get_vocabulary() == layer.get_vocabulary()
+    layer.adapt(words)
+    model = keras.Sequential([keras.Input((1,), dtype="string"), layer])
+    converted = kconv.revert(kconv.convert(model))
+    assert converted.layers[0].get_vocabulary() == layer.get_vocabulary()
+    assert np.array_equal(converted(words), model(words))
+    assert np.abs(model(words)).max() > 1
+
+
+def test_flag_of_a_variable():
+    model = sequential()
+    model.get_layer("first").bias.trainable = False
+    converted = kconv.convert(model)
+    assert [v.trainable for v in converted.variables] == [
+        v.trainable for v in model.variables
+    ]
+    assert len(converted.trainable_weights) == len(model.trainable_weights)
+
+
+def test_a_layer_shared_with_a_wrapper():
+    inputs = keras.Input((2, 8, 8, 4))
+    shared = layers.Conv2D(4, 3, padding="same", name="shared")
+    x = layers.TimeDistributed(shared, name="times")(inputs)
+    model = keras.Model(inputs, shared(x[:, 0]))
+    shared.trainable = False
+    converted = kconv.convert(model)
+    assert len(converted.variables) == len(model.variables)
+    wrapper = converted.layers[1]
+    assert type(wrapper.layer) is kconv.layers.Conv2D
+    assert converted.get_layer("shared") is wrapper.layer
+    assert wrapper.name == "times"
+    assert_same(model, converted, images(2, 2, 8, 8, 4))
+    assert kconv.revert(converted).get_config() == model.get_config()
+
+
+def test_policy_of_the_model():
+    for model in (sequential(), functional()):
+        model.dtype_policy = "mixed_bfloat16"
+        assert kconv.convert(model).dtype_policy.name == "mixed_bfloat16"
+
+
+def test_objects_that_keras_does_not_find_by_name():
+    class Weight(keras.regularizers.Regularizer):
+        def __call__(self, x):
+            return 2.0 * keras.ops.sum(x)
+
+        def get_config(self):
+            return {}
+
+    class Twos(keras.initializers.Initializer):
+        def __call__(self, shape, dtype=None):
+            return 2 * keras.ops.ones(shape, dtype)
+
+        def get_config(self):
+            return {}
+
+    class Halved(keras.constraints.Constraint):
+        def __call__(self, w):
+            return w / 2
+
+        def get_config(self):
+            return {}
+
+    conv = layers.Conv2D(
+        4,
+        3,
+        kernel_regularizer=Weight(),
+        bias_initializer=Twos(),
+        bias_constraint=Halved(),
+    )
+    dense = layers.Dense(2, kernel_regularizer=Weight())
+    model = keras.Sequential([keras.Input((8, 8, 3)), conv, dense])
+    converted = check_both_ways(model, images(2, 8, 8, 3))
+    assert type(converted.layers[0].bias_constraint) is Halved
+    assert sum(converted.losses) == sum(model.losses)
+
+
+def test_conv_of_a_graph_is_reverted():
+    inputs = keras.Input((8, 8, 4))
+    kernel = images(3, 3, 4, 4)
+    x = kconv.ops.conv(inputs, kernel, strides=(1, 1), padding="SAME", dilation_rate=2)
+    x = kconv.ops.conv(x, kernel, padding=((1, 0), (0, 1)))
+    x = kconv.ops.conv(x, kernel, strides=2, dilation_rate=2, algorithm="direct")
+    model = keras.Model(inputs, x)
+    reverted = kconv.revert(model)
+    nodes = [
+        [op for op in m.operations if "Conv" in str(type(op))]
+        for m in (model, reverted)
+    ]
+    ours = [isinstance(op, kconv.ops.Conv) for op in nodes[1]]
+    assert ours == [False, True, True]
+    assert [op.name for op in nodes[1]] == [op.name for op in nodes[0]]
+    assert nodes[1][2].algorithm == "direct"
+    x = images(2, 8, 8, 4)
+    np.testing.assert_allclose(reverted(x), model(x), rtol=1e-4, atol=1e-4)
+    converted = kconv.convert(reverted)
+    assert len(converted.operations) == len(model.operations)
 
 
 def test_what_cannot_be_converted():

@@ -209,3 +209,26 @@ except ImportError as error:
             "kconv runs on Keras's TensorFlow backend: set KERAS_BACKEND=tensorflow "
             f"before the first import of keras. Received: KERAS_BACKEND={name}"
         ]
+
+
+def test_without_tensorflow_one_sentence_tells_how_to_get_it():
+    script = """
+import sys
+
+class Hiding:
+    def __init__(self, finder):
+        self.finder = finder
+
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] != "tensorflow":
+            return self.finder.find_spec(name, path, target)
+
+sys.meta_path = [Hiding(finder) for finder in sys.meta_path]
+try:
+    import kconv
+except ImportError as error:
+    print(error)
+"""
+    assert output_of(run(script)).splitlines() == [
+        "kconv needs TensorFlow: pip install 'kconv[cpu]' or 'kconv[tensorflow]'."
+    ]

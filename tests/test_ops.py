@@ -356,3 +356,66 @@ def test_the_estimate_of_an_unknown_batch_is_for_one_image():
     assert unknown.input_shape == (1, 28, 28, 64)
     one = kconv.ops.explain((1, 28, 28, 64), (3, 3, 64, 64))
     assert unknown.candidates == one.candidates
+
+
+def test_integers_of_numpy():
+    shapes = tuple(np.array([2, 9, 9, 8])), tuple(np.array([3, 3, 8, 8]))
+    arrays = {
+        "strides": np.array([2, 1]),
+        "dilation_rate": np.int64(2),
+        "padding": np.array([[1, 0], [0, 1]]),
+    }
+    plain = {"strides": (2, 1), "dilation_rate": 2, "padding": ((1, 0), (0, 1))}
+    told = kconv.ops.explain(*shapes, **arrays)
+    assert told == kconv.ops.explain((2, 9, 9, 8), (3, 3, 8, 8), **plain)
+    assert {type(n) for n in told.input_shape + told.kernel_shape} == {int}
+    x, w = random(2, 9, 9, 8), random(3, 3, 8, 8)
+    y = kconv.ops.conv(x, w, **arrays)
+    assert np.array_equal(y, kconv.ops.conv(x, w, **plain))
+    config = kconv.ops.Conv(**arrays).get_config()
+    assert {key: config[key] for key in plain} == plain
+    with pytest.raises(ValueError, match="Shapes must consist of"):
+        kconv.ops.explain((True, 8, 8, 4), (3, 3, 4, 4))
+    for wrong in (np.array([True, True]), np.array([1.0, 1.0]), np.array([1, 1, 1])):
+        with pytest.raises(ValueError, match=r"`strides` must be .*Received: s"):
+            kconv.ops.conv(x, w, strides=wrong)
+
+
+@pytest.mark.parametrize("algorithm", ("gemm", "direct"))
+def test_forced_for_a_dtype_without_kernels(algorithm):
+    x, w = random(1, 8, 8, 4).astype("int32"), random(3, 3, 4, 4).astype("int32")
+    for function in (kconv.ops.conv, kconv.ops.explain):
+        with pytest.raises(
+            ValueError,
+            match=f"not take int32. Received: algorithm='{algorithm}', dtype=int32",
+        ):
+            function(x, w, algorithm=algorithm)
+        function(x, w, algorithm="builtin")
+
+
+@pytest.mark.parametrize("pass_", dispatch.PASSES)
+def test_explain_does_not_choose_what_refuses(pass_, monkeypatch):
+    rows = dispatch.Candidate("gemm", "gemm is shy."), dispatch.Candidate("direct")
+    monkeypatch.setattr(dispatch, "candidates", lambda *args: rows)
+    shapes = (1, 17, 19, 2), (3, 3, 2, 2)  # of which no answer is remembered
+    with pytest.raises(ValueError, match=r"gemm is shy\. Received: algorithm='gemm'"):
+        kconv.ops.explain(*shapes, algorithm="gemm", pass_=pass_)
+    told = kconv.ops.explain(*shapes, algorithm="direct", pass_=pass_)
+    assert told.chosen == "direct"
+
+
+@pytest.mark.parametrize(
+    ("shape", "dilation_rate"),
+    [
+        ((None, None, None, 4), 2**40),
+        ((1, None, None, 4), 2**40),
+        ((None, 2**28, 2**28, 1), 1),
+    ],
+)
+def test_what_is_assumed_may_exceed_the_limits(shape, dilation_rate):
+    function = tf.function(kconv.ops.conv)
+    function.get_concrete_function(
+        tf.TensorSpec(shape),
+        tf.TensorSpec((3, 3, shape[-1], 4)),
+        dilation_rate=dilation_rate,
+    )

@@ -14,6 +14,15 @@ ROOT = Path(__file__).resolve().parents[1]
 SUFFIXES = {".py", ".cc", ".h", ".cu", ".cuh", ".inc"}
 MOST_LINES = 600
 
+# What computes, and knows nothing of layers.
+BELOW_LAYERS = [
+    f"kconv/{name}.py"
+    for name in (
+        *("ops", "spec", "runtime", "explanation", "dispatch", "builtin", "gradients"),
+        "native",
+    )
+]
+
 # Headers that hold no code which the linker could merge between instruction sets.
 PLAIN_HEADERS = {
     *("stdint.h", "cstdint", "stddef.h", "cstddef", "math.h", "string.h"),
@@ -167,7 +176,7 @@ def imports_across(sources, is_importer, forbidden):
 def ops_import_no_layers(sources):
     """Neither does what ops imports, however indirectly; kconv itself aside."""
     modules = {module_of(path): path for path in sources if path.endswith(".py")}
-    below, waiting = set(), ["kconv/ops.py"]
+    below, waiting = set(), [path for path in BELOW_LAYERS if path in sources]
     while waiting:
         path = waiting.pop()
         below.add(path)
@@ -178,7 +187,7 @@ def ops_import_no_layers(sources):
                     waiting.append(found)
     return [
         violation
-        for forbidden in ("kconv.layers", "kconv.models")
+        for forbidden in ("kconv.layers", "kconv.models", "kconv.conversion")
         for violation in imports_across(sources, below.__contains__, forbidden)
     ]
 
@@ -309,6 +318,8 @@ MORE_VIOLATIONS = [
     ),
     (ops_import_no_layers, {"kconv/ops.py": "import kconv.layers.conv\n"}),
     (ops_import_no_layers, {"kconv/ops.py": "from . import layers\n"}),
+    (ops_import_no_layers, {"kconv/spec.py": "from kconv.layers import Conv2D\n"}),
+    (ops_import_no_layers, {"kconv/builtin.py": "from kconv import conversion\n"}),
     (
         ops_import_no_layers,
         {

@@ -35,6 +35,15 @@ inline void Tile(const A& a, int64_t depth, const T* b, T* const* c,
   using S = Simd<T, kBytes>;
   typename S::Vector sum[kRows][kVectors] = {};
   constexpr int64_t kWidth = kVectors * S::kLanes;
+  // C is wanted when the sums are done, and would be waited for then.
+#pragma GCC unroll 8
+  for (int i = 0; i < kRows; ++i) {
+#pragma GCC unroll 4
+    for (int64_t byte = 0; byte < kVectors * kBytes; byte += 64) {
+      __builtin_prefetch(reinterpret_cast<const char*>(c[i] + c_offset) + byte,
+                         1);
+    }
+  }
 #pragma GCC unroll 4
   for (int64_t p = 0; p < depth; ++p) {
     typename S::Vector bv[kVectors];

@@ -26,6 +26,10 @@ ENGINES = {
     "default": {},
 }
 
+# Between them stock's best is found: by default TensorFlow takes oneDNN on some
+# processors only.
+STOCK_ENGINES = ("oneDNN", "Eigen")
+
 MODES = ("graph", "eager")
 
 
@@ -88,20 +92,29 @@ class Measurement:
 class LayerBenchmark:
     """Measures candidates in turns, in worker processes; a context manager.
 
-    Stock runs with oneDNN and without, kconv as the environment says.
+    kconv runs as the environment says.
 
     Args:
         algorithms: Names of algorithms of kconv, or "auto".
         modes: Names from `MODES`: how both are called.
+        engines: Keys of `ENGINES`: what stock's kernels use.
         threads: Threads of TensorFlow's pool within an operation.
         repeats: Turns of each candidate.
         seconds: After so long on a problem no further turns are started, once
             each candidate had three.
     """
 
-    def __init__(self, algorithms, modes=MODES, threads=2, repeats=7, seconds=5.0):
+    def __init__(
+        self,
+        algorithms,
+        modes=MODES,
+        engines=STOCK_ENGINES,
+        threads=2,
+        repeats=7,
+        seconds=5.0,
+    ):
         self._candidates = [
-            *(Candidate("stock", m, e) for e in ("oneDNN", "Eigen") for m in modes),
+            *(Candidate("stock", m, e) for e in engines for m in modes),
             *(Candidate(name, m) for name in algorithms for m in modes),
         ]
         self._repeats = repeats
@@ -109,6 +122,7 @@ class LayerBenchmark:
         self._workers = {
             engine: Worker(environment, threads)
             for engine, environment in ENGINES.items()
+            if engine in (*engines, "default")
         }
 
     def __enter__(self):
@@ -163,6 +177,7 @@ def run(
     algorithms=None,
     dtype="float32",
     modes=MODES,
+    engines=STOCK_ENGINES,
     threads=2,
     repeats=7,
     seconds=5.0,
@@ -181,6 +196,7 @@ def run(
         algorithms: Names of algorithms, "auto" among them; all by default.
         dtype: Type of all operands.
         modes: As in `LayerBenchmark`.
+        engines: As in `LayerBenchmark`.
         threads: As in `LayerBenchmark`.
         repeats: As in `LayerBenchmark`.
         seconds: As in `LayerBenchmark`.
@@ -199,7 +215,9 @@ def run(
         console = Console(width=160)
     problems = make_problems(layers, batches, passes, dtype)
     comparisons = []
-    with LayerBenchmark(algorithms, modes, threads, repeats, seconds) as benchmark:
+    with LayerBenchmark(
+        algorithms, modes, engines, threads, repeats, seconds
+    ) as benchmark:
         environment = benchmark.environment()
         for name, value in environment.items():
             console.print(f"{name}: {value}", highlight=False)

@@ -2,7 +2,7 @@
 
 import keras
 
-from kconv import dispatch, ops
+from kconv import ops
 
 
 @keras.saving.register_keras_serializable(package="kconv")
@@ -16,7 +16,8 @@ class Conv2D(keras.layers.Conv2D):
 
     `model.compile` leaves a model with this layer out of XLA, as `jit_compile="auto"`
     asks the layers. In a function of your own with `jit_compile=True` the layer runs on
-    TensorFlow's ops.
+    TensorFlow's ops; but a `tf.function` with it that was traced before, outside of
+    XLA, must not be called inside: XLA does not know kconv's ops.
 
     Args:
         filters: int, the dimension of the output space (the number of filters in the
@@ -107,7 +108,7 @@ class Conv2D(keras.layers.Conv2D):
         algorithm="auto",
         **kwargs,
     ):
-        dispatch.check_algorithm(algorithm)
+        ops.check_algorithm(algorithm)
         super().__init__(
             filters,
             kernel_size,
