@@ -414,8 +414,9 @@ def test_explain_does_not_choose_what_refuses(pass_, monkeypatch):
 )
 def test_what_is_assumed_may_exceed_the_limits(shape, dilation_rate):
     function = tf.function(kconv.ops.conv)
-    function.get_concrete_function(
+    traced = function.get_concrete_function(
         tf.TensorSpec(shape),
         tf.TensorSpec((3, 3, shape[-1], 4)),
         dilation_rate=dilation_rate,
     )
+    assert traced.structured_outputs.shape.rank == 4
