@@ -20,7 +20,7 @@ namespace kconv::tf {
 // The calling thread and all but one of the pool's take chunks of the items
 // from one counter. The pool's own ParallelFor has the caller work beside every
 // thread of the pool, one more than there are cores: on two cores that cost a
-// fifth of the speed.
+// tenth of the speed.
 class IntraOpContext : public Context {
  public:
   explicit IntraOpContext(tensorflow::OpKernelContext* ctx)
