@@ -139,6 +139,9 @@ class Context {
 // and a line in algorithms.inc.
 struct Algorithm {
   const char* name;
+  // Whether each result is rounded as a plain sum of its products, and reaches
+  // no element outside its window.
+  bool is_strict;
   // Null, or a sentence: why it cannot take this problem.
   const char* (*refuse)(const Problem&);
   // Bytes it needs beside its operands.

@@ -13,15 +13,14 @@ namespace kconv {
 // In the order of algorithms.inc.
 const std::vector<const Algorithm*>& Algorithms();
 
-// Null if there is no such name.
-const Algorithm* FindAlgorithm(const std::string& name);
+// The algorithms that a name allows: one ("winograd:f4"), a family of them
+// ("winograd"), all ("auto") or all that are strict ("auto:strict"). Empty if
+// there is no such name.
+std::vector<const Algorithm*> Named(const std::string& name);
 
-// Of those that accept the problem the one with the lowest estimate; null if
-// none does.
-const Algorithm* Choose(const Problem& problem, Isa isa);
-
-// The algorithm of that name or, for "auto", the chosen one. Returns null and
-// sets `error` to a sentence if there is none or it refuses.
+// Of those that a name allows and that accept the problem the one with the
+// lowest estimate. Returns null and sets `error` to a sentence if there is
+// none.
 const Algorithm* Resolve(const std::string& name, const Problem& problem,
                          Isa isa, std::string* error);
 

@@ -163,6 +163,7 @@ class PyProblem {
       py::dict entry;
       const char* refusal = algorithm->refuse(problem_);
       entry["algorithm"] = algorithm->name;
+      entry["is_strict"] = algorithm->is_strict;
       entry["refusal"] = refusal ? py::object(py::str(refusal)) : py::none();
       entry["seconds"] = py::none();
       entry["workspace"] = py::none();
@@ -175,8 +176,12 @@ class PyProblem {
     return result;
   }
 
-  const char* ChooseName(const std::string& isa) const {
-    return Choose(problem_, IsaOf(isa))->name;
+  const char* ChooseName(const std::string& isa,
+                         const std::string& name) const {
+    std::string error;
+    const Algorithm* chosen = Resolve(name, problem_, IsaOf(isa), &error);
+    if (chosen == nullptr) throw py::value_error(error);
+    return chosen->name;
   }
 
   py::dict Run(const py::array& a, const py::array& b,
@@ -319,7 +324,8 @@ PYBIND11_MODULE(_core, m) {
       .def_property_readonly("output_shape", &PyProblem::OutputShape)
       .def_property_readonly("macs", &PyProblem::macs)
       .def("explain", &PyProblem::Explain, py::arg("isa") = "")
-      .def("choose", &PyProblem::ChooseName, py::arg("isa") = "")
+      .def("choose", &PyProblem::ChooseName, py::arg("isa") = "",
+           py::arg("algorithm") = "auto")
       .def("run", &PyProblem::Run, py::arg("a"), py::arg("b"),
            py::arg("algorithm") = "auto", py::arg("isa") = "",
            py::arg("threads") = 1, py::arg("guard") = 0);

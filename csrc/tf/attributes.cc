@@ -37,7 +37,7 @@ absl::Status Attributes::Check() const {
     return Invalid(
         absl::StrCat("groups must be positive. Received: groups=", groups));
   }
-  if (algorithm != "auto" && FindAlgorithm(algorithm) == nullptr) {
+  if (Named(algorithm).empty()) {
     std::string error;
     Resolve(algorithm, Problem(), Isa::kBaseline, &error);
     return Invalid(error);

@@ -128,7 +128,8 @@ const char* Run(const Problem& problem, const ConvArgs& args, Context* ctx) {
 }  // namespace direct
 
 extern const Algorithm kAlgorithm_direct;
-const Algorithm kAlgorithm_direct = {
-    "direct", direct::Refuse, direct::Workspace, direct::Cost, direct::Run};
+const Algorithm kAlgorithm_direct = {"direct",       /*is_strict=*/true,
+                                     direct::Refuse, direct::Workspace,
+                                     direct::Cost,   direct::Run};
 
 }  // namespace kconv

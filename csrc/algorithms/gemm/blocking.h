@@ -10,6 +10,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "split.h"
+
 namespace kconv::gemm {
 
 // A block of A is kRows x kDepth<float>: 192 KiB, for half of the second-level
@@ -50,24 +52,6 @@ inline constexpr int64_t kMinSlicePixels = 1024;
 
 // For the scheduler only: how long a task takes, about.
 inline constexpr double kMacsPerSecond = 4e10;
-
-inline int64_t CeilDivide(int64_t a, int64_t b) { return (a + b - 1) / b; }
-inline int64_t RoundUp(int64_t a, int64_t b) { return CeilDivide(a, b) * b; }
-
-// `total` in `parts` ranges, each but the last a multiple of `unit`.
-struct Split {
-  int64_t total;
-  int64_t size;   // of a range
-  int64_t count;  // of ranges
-
-  Split(int64_t total, int64_t parts, int64_t unit) : total(total) {
-    size = std::max(
-        unit, RoundUp(CeilDivide(total, std::max<int64_t>(parts, 1)), unit));
-    count = CeilDivide(total, size);
-  }
-  int64_t Begin(int64_t i) const { return i * size; }
-  int64_t End(int64_t i) const { return std::min(total, (i + 1) * size); }
-};
 
 // The scratch of one worker, laid out in its slice of the workspace.
 template <typename Sum>

@@ -6,9 +6,6 @@
 namespace kconv {
 namespace {
 
-using gemm::CeilDivide;
-using gemm::RoundUp;
-
 // The table is memory that Workspace does not count: about 64 bytes a tap.
 constexpr int64_t kMaxTaps = 1 << 16;
 
@@ -92,6 +89,7 @@ const char* Run(const Problem& problem, const ConvArgs& args, Context* ctx) {
 }  // namespace
 
 extern const Algorithm kAlgorithm_gemm;
-const Algorithm kAlgorithm_gemm = {"gemm", Refuse, Workspace, Cost, Run};
+const Algorithm kAlgorithm_gemm = {
+    "gemm", /*is_strict=*/true, Refuse, Workspace, Cost, Run};
 
 }  // namespace kconv

@@ -9,9 +9,9 @@
 
 #include "algorithms/gemm/blocking.h"
 #include "algorithms/gemm/gemm.h"
-#include "algorithms/gemm/panels.h"
 #include "algorithms/gemm/patches.h"
 #include "gemm/gemm.h"
+#include "gemm/panels.h"
 
 namespace kconv::gemm {
 namespace {

@@ -1,16 +1,16 @@
 // Panels of B for the micro-kernel, from elements of any type.
 
-#ifndef KCONV_ALGORITHMS_GEMM_PANELS_H_
-#define KCONV_ALGORITHMS_GEMM_PANELS_H_
+#ifndef KCONV_GEMM_PANELS_H_
+#define KCONV_GEMM_PANELS_H_
 
 #include <algorithm>
 #include <type_traits>
 
-#include "algorithms/gemm/blocking.h"
 #include "gemm/gemm.h"
 #include "half.h"
+#include "split.h"
 
-namespace kconv::gemm {
+namespace kconv {
 
 // Packs b[p * row_stride + j * column_stride]; one of the strides is 1. See
 // GemmKernel::pack.
@@ -40,6 +40,6 @@ void PackPanels(const GemmKernel<Sum>& kernel, const PanelBlock& block,
   }
 }
 
-}  // namespace kconv::gemm
+}  // namespace kconv
 
-#endif  // KCONV_ALGORITHMS_GEMM_PANELS_H_
+#endif  // KCONV_GEMM_PANELS_H_

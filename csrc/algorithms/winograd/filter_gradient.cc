@@ -1,0 +1,344 @@
+// Filter gradient, by F(r, m): a tile of the input and the tile of the output's
+// gradient that it meets, both transformed, give r x r results for each pair of
+// channels; in the Winograd domain these are summed over all tiles.
+//
+// Threads transform the tiles of some blocks together; then each task takes a
+// block of the filter, sums its products over a slice of the tiles, transforms
+// the sum and adds it to the slice's partial result. Partial results are added
+// in a fixed tree.
+
+#include <type_traits>
+
+#include "algorithms/winograd/blocking.h"
+#include "algorithms/winograd/tiling.h"
+#include "algorithms/winograd/transforms.h"
+#include "algorithms/winograd/winograd.h"
+
+namespace kconv::winograd {
+namespace {
+
+// Tiles of a block: the depth of one product.
+constexpr int64_t kBlockTiles = 96;
+// Bytes of the slices' partial results together.
+constexpr int64_t kPartialBytes = int64_t{16} << 20;
+
+struct Plan {
+  const GemmKernel<float>& kernel;
+  Tiling tiling;
+  const Transforms& transforms;
+  int64_t groups;
+  int64_t planes;
+  int64_t outer_taps;
+  Split chunks;      // input channels of a group
+  Split columns;     // output channels of a group
+  int64_t block;     // tiles whose frequencies lie together
+  Split blocks;      // of all tiles
+  int64_t shared;    // blocks that are there at a time
+  Split slices;      // of these blocks
+  int64_t elements;  // of the filter
+
+  Plan(int outputs, const Problem& problem, Isa isa)
+      : kernel(GemmKernelFor<float>(isa)),
+        tiling(problem.shape, Pass::kForward, outputs),
+        transforms(*FindTransforms(isa, outputs, tiling.taps, tiling.dims())),
+        groups(problem.shape.groups),
+        planes(tiling.Planes()),
+        outer_taps(tiling.OuterTaps()),
+        elements(problem.shape.FilterElements()) {
+    const ConvShape& s = problem.shape;
+    chunks = Split(s.GroupInChannels(), CeilDivide(s.GroupInChannels(), kChunk),
+                   kLineFloats);
+    columns = Split(s.GroupOutChannels(),
+                    CeilDivide(s.GroupOutChannels(), BlockColumns(kernel)),
+                    kernel.panel);
+    block = std::min(kBlockTiles, std::max<int64_t>(1, tiling.Count()));
+    blocks = Split(tiling.Count(), CeilDivide(tiling.Count(), block), 1);
+    block = blocks.size;
+    shared = std::clamp<int64_t>(
+        2 * kSharedBytes / 4 /
+            (groups * (ChunkCount() * VSize() + columns.count * WSize())),
+        1, std::max<int64_t>(1, blocks.count));
+    // Slices make up for a filter of few blocks.
+    const int64_t tasks = groups * ChunkCount() * columns.count;
+    const int64_t parts =
+        std::min(kWantedTasks / tasks, kPartialBytes / 4 / elements);
+    slices = Split(shared, std::max<int64_t>(1, parts), 1);
+  }
+
+  int64_t ChunkCount() const { return outer_taps * chunks.count; }
+  int64_t Width() const { return RoundUp(columns.size, kernel.lanes); }
+
+  // V of one block and chunk: [planes][block][channels].
+  int64_t VRow() const { return RoundUp(chunks.size, kLineFloats); }
+  int64_t VPlane() const { return PlaneStride(block * VRow()); }
+  int64_t VSize() const { return planes * VPlane(); }
+  // The output's gradient, of one block and block of columns: [planes][panels].
+  int64_t WPlane() const { return PlaneStride(block * Width()); }
+  int64_t WSize() const { return planes * WPlane(); }
+  // Sums of one chunk and block of columns: [planes][channels][columns].
+  int64_t MPlane() const { return PlaneStride(chunks.size * Width()); }
+  int64_t MSize() const { return planes * MPlane(); }
+};
+
+struct Scratch {
+  float* m;
+  float** c_rows;
+
+  Scratch(const Plan& p, Arena* arena) {
+    m = arena->Take(p.MSize());
+    c_rows = arena->Take<float*>(p.chunks.size);
+  }
+
+  static int64_t Bytes(const Plan& p) {
+    Arena arena(nullptr);
+    Scratch scratch(p, &arena);
+    return arena.Bytes();
+  }
+};
+
+// What all threads share.
+template <typename Element>
+struct Shared {
+  float* v;
+  float* w;
+  float* partials;  // of each slice; null where the result takes the sums
+
+  Shared(const Plan& p, Arena* arena) {
+    v = arena->Take(p.groups * p.shared * p.ChunkCount() * p.VSize());
+    w = arena->Take(p.groups * p.shared * p.columns.count * p.WSize());
+    partials = nullptr;
+    if (p.slices.count > 1 || !std::is_same_v<Element, float>) {
+      partials = arena->Take(p.slices.count * p.elements);
+    }
+  }
+
+  static int64_t Bytes(const Plan& p) {
+    Arena arena(nullptr);
+    Shared shared(p, &arena);
+    return arena.Bytes();
+  }
+};
+
+template <typename Element>
+class FilterGradient {
+ public:
+  FilterGradient(int outputs, const Problem& problem, const ConvArgs& args,
+                 Context* ctx)
+      : shape_(problem.shape),
+        p_(outputs, problem, ctx->isa),
+        transforms_(TransformsOf<Element>(p_.transforms)),
+        input_(static_cast<const Element*>(args.input)),
+        gradient_(static_cast<const Element*>(args.output)),
+        filter_(static_cast<Element*>(args.filter)),
+        arena_(ctx->workspace),
+        shared_(p_, &arena_),
+        scratch_(arena_.Take<char>(0)),
+        scratch_bytes_(Scratch::Bytes(p_)) {}
+
+  void Run(Context* ctx) {
+    ctx->isa_ran = p_.transforms.isa;
+    if (p_.blocks.count == 0) {
+      std::fill_n(filter_, p_.elements, Element{});
+      return;
+    }
+    const int64_t chunks = p_.ChunkCount();
+    const int64_t parts = p_.columns.count;
+    const double plane_macs =
+        static_cast<double>(p_.planes * p_.block * p_.chunks.size);
+    for (int64_t first = 0; first < p_.blocks.count; first += p_.shared) {
+      const int64_t some = std::min(p_.shared, p_.blocks.count - first);
+      const int64_t each = chunks + parts;
+      ctx->ParallelFor(
+          p_.groups * some * each, plane_macs / kMacsPerSecond,
+          [&](int64_t begin, int64_t end, int) {
+            for (int64_t i = begin; i < end; ++i) {
+              const int64_t at = i / each, block = first + at / p_.groups;
+              const int64_t group = at % p_.groups, which = i % each;
+              if (which < chunks) {
+                TransformInput(group, block, which,
+                               shared_.v + (at * chunks + which) * p_.VSize());
+              } else {
+                TransformGradient(
+                    group, block, which - chunks,
+                    shared_.w + (at * parts + which - chunks) * p_.WSize());
+              }
+            }
+          });
+      ctx->ParallelFor(p_.slices.count * p_.groups * parts * chunks,
+                       plane_macs *
+                           static_cast<double>(p_.Width() * p_.slices.size) /
+                           kMacsPerSecond,
+                       [&](int64_t begin, int64_t end, int worker) {
+                         Arena arena(scratch_ + worker * scratch_bytes_);
+                         const Scratch scratch(p_, &arena);
+                         for (int64_t i = begin; i < end; ++i) {
+                           SumSlice(first, some, i, scratch);
+                         }
+                       });
+    }
+    if (shared_.partials != nullptr) AddSlices(ctx);
+  }
+
+ private:
+  void TransformInput(int64_t group, int64_t block, int64_t chunk,
+                      float* v) const {
+    const int64_t tap = chunk / p_.chunks.count;
+    const int64_t part = chunk % p_.chunks.count;
+    const int64_t channel =
+        group * shape_.GroupInChannels() + p_.chunks.Begin(part);
+    const Element* data = input_ + channel * p_.tiling.source.channel_step;
+    const int64_t first = p_.blocks.Begin(block);
+    for (int64_t t = 0; t < p_.blocks.Size(block); ++t) {
+      transforms_.input(
+          p_.tiling.SourceTile(p_.tiling.At(first + t), tap, data),
+          p_.chunks.Size(part), v + t * p_.VRow(), p_.VPlane());
+    }
+  }
+
+  void TransformGradient(int64_t group, int64_t block, int64_t part,
+                         float* w) const {
+    const int64_t channel =
+        group * shape_.GroupOutChannels() + p_.columns.Begin(part);
+    const Element* data = gradient_ + channel * p_.tiling.result.channel_step;
+    const int64_t first = p_.blocks.Begin(block);
+    const int64_t tiles = p_.blocks.Size(block);
+    const int64_t columns = p_.columns.Size(part);
+    for (int64_t t = 0; t < tiles; ++t) {
+      Tile<const Element> tile =
+          p_.tiling.ResultTile(p_.tiling.At(first + t), data);
+      for (int64_t j = 0; j < columns; j += p_.kernel.panel) {
+        const int64_t count = std::min(p_.kernel.panel, columns - j);
+        transforms_.output_gradient(
+            tile, count, w + tiles * j + t * RoundUp(count, p_.kernel.lanes),
+            p_.WPlane());
+        tile.data += count * tile.channel_stride;
+      }
+    }
+  }
+
+  // Task `i` of the blocks [first, first + some): one chunk and block of
+  // columns, over one slice.
+  void SumSlice(int64_t first, int64_t some, int64_t i,
+                const Scratch& scratch) const {
+    const int64_t chunks = p_.ChunkCount();
+    const int64_t parts = p_.columns.count;
+    const int64_t chunk = i % chunks, part = i / chunks % parts;
+    const int64_t group = i / chunks / parts % p_.groups;
+    const int64_t slice = i / chunks / parts / p_.groups;
+    const int64_t begin = p_.slices.Begin(slice);
+    const int64_t end = std::min(p_.slices.End(slice), some);
+    if (begin >= end && first > 0) return;
+    const int64_t channels = p_.chunks.Size(chunk % p_.chunks.count);
+    const int64_t columns = p_.columns.Size(part);
+    const int64_t width = p_.Width();
+    if (begin >= end) {
+      std::fill_n(scratch.m, p_.MSize(), 0.0f);
+    }
+    for (int64_t b = begin; b < end; ++b) {
+      const int64_t at = b * p_.groups + group;
+      const float* v = shared_.v + (at * chunks + chunk) * p_.VSize();
+      const float* w = shared_.w + (at * parts + part) * p_.WSize();
+      const int64_t tiles = p_.blocks.Size(first + b);
+      float* m = scratch.m;
+      for (int64_t f = 0; f < p_.planes; ++f) {
+        for (int64_t c = 0; c < channels; ++c) {
+          scratch.c_rows[c] = m + c * width;
+        }
+        for (int64_t j = 0; j < columns; j += p_.kernel.panel) {
+          const int64_t count =
+              RoundUp(std::min(p_.kernel.panel, columns - j), p_.kernel.lanes);
+          p_.kernel.by_columns(channels, count, tiles, v, p_.VRow(),
+                               w + tiles * j, scratch.c_rows, j, b > begin);
+        }
+        v += p_.VPlane();
+        w += p_.WPlane();
+        m += p_.MPlane();
+      }
+    }
+    TransformSum(group, chunk, part, slice, first > 0, scratch.m);
+  }
+
+  void TransformSum(int64_t group, int64_t chunk, int64_t part, int64_t slice,
+                    bool accumulate, const float* m) const {
+    const int taps = p_.transforms.taps;
+    const bool is_2d = p_.tiling.dims() == 2;
+    Tile<float> tile = {};
+    tile.channel_stride = 1;
+    tile.row_end = is_2d ? taps : 1;
+    tile.column_end = taps;
+    tile.row_stride = is_2d ? TapStep(shape_, p_.tiling.row_axis) : 0;
+    tile.column_stride = TapStep(shape_, p_.tiling.column_axis);
+    const int64_t channel = p_.chunks.Begin(chunk % p_.chunks.count);
+    int64_t offset = group * shape_.GroupOutChannels() +
+                     p_.columns.Begin(part) + channel * shape_.out_channels +
+                     p_.tiling.OuterTapOffset(shape_, chunk / p_.chunks.count);
+    float* to = nullptr;
+    if constexpr (std::is_same_v<Element, float>) to = filter_;
+    if (shared_.partials) to = shared_.partials + slice * p_.elements;
+    for (int64_t c = 0; c < p_.chunks.Size(chunk % p_.chunks.count); ++c) {
+      tile.data = to + offset + c * shape_.out_channels;
+      p_.transforms.filter_gradient(m + c * p_.Width(), p_.MPlane(),
+                                    p_.columns.Size(part), accumulate, tile);
+    }
+  }
+
+  // Pairwise: slice i takes up i + 1, then i + 2, i + 4, ...
+  void AddSlices(Context* ctx) {
+    constexpr int64_t kSome = 4096;
+    const int64_t n = p_.slices.count;
+    ctx->ParallelFor(
+        CeilDivide(p_.elements, kSome), 1e-6 * static_cast<double>(n),
+        [&](int64_t begin, int64_t end, int) {
+          const int64_t first = begin * kSome;
+          const int64_t count = std::min(end * kSome, p_.elements) - first;
+          for (int64_t step = 1; step < n; step *= 2) {
+            for (int64_t i = 0; i + step < n; i += 2 * step) {
+              float* to = shared_.partials + i * p_.elements + first;
+              const float* from = to + step * p_.elements;
+              for (int64_t e = 0; e < count; ++e) to[e] += from[e];
+            }
+          }
+          for (int64_t e = 0; e < count; ++e) {
+            Narrow(shared_.partials[first + e], filter_ + first + e);
+          }
+        });
+  }
+
+  const ConvShape& shape_;
+  const Plan p_;
+  const ImageTransforms<Element>& transforms_;
+  const Element* input_;
+  const Element* gradient_;
+  Element* filter_;
+  Arena arena_;
+  const Shared<Element> shared_;
+  char* scratch_;
+  int64_t scratch_bytes_;
+};
+
+}  // namespace
+
+int64_t FilterGradientBytes(int outputs, const Problem& problem, Isa isa,
+                            int threads) {
+  const Plan plan(outputs, problem, isa);
+  const int64_t shared = problem.dtype == DType::kFloat32
+                             ? Shared<float>::Bytes(plan)
+                             : Shared<BFloat16>::Bytes(plan);
+  return shared + threads * Scratch::Bytes(plan);
+}
+
+template <typename Element>
+void RunFilterGradient(int outputs, const Problem& problem,
+                       const ConvArgs& args, Context* ctx) {
+  FilterGradient<Element>(outputs, problem, args, ctx).Run(ctx);
+}
+
+#define KCONV_RUN(Element)                                      \
+  template void RunFilterGradient<Element>(int, const Problem&, \
+                                           const ConvArgs&, Context*);
+KCONV_RUN(float)
+KCONV_RUN(BFloat16)
+KCONV_RUN(Float16)
+#undef KCONV_RUN
+
+}  // namespace kconv::winograd

@@ -1,0 +1,309 @@
+// The transforms, written once over the vector width; isa/*.cc instantiate
+// them.
+
+#ifndef KCONV_ALGORITHMS_WINOGRAD_GENERIC_H_
+#define KCONV_ALGORITHMS_WINOGRAD_GENERIC_H_
+
+#include "algorithms/winograd/matrices.h"
+#include "algorithms/winograd/transforms.h"
+#include "half.h"
+#include "simd.h"
+
+namespace kconv::winograd {
+namespace {
+
+// The three matrices of F(m, r) as types. Points come in pairs +a, -a, whose
+// rows (of G and B^T) or columns (of A^T) differ by the sign of the odd half.
+template <typename Table>
+struct InputMatrix {
+  static constexpr int kRows = Table::kPoints;
+  static constexpr int kColumns = Table::kPoints;
+  static constexpr bool kPairedRows = true;
+  static constexpr double At(int i, int j) { return Table::kBt[i][j]; }
+};
+
+template <typename Table, int kTaps>
+struct FilterMatrix {
+  static constexpr int kRows = Table::kPoints;
+  static constexpr int kColumns = kTaps;
+  static constexpr bool kPairedRows = true;
+  static constexpr double At(int i, int j) { return Table::kG[i][j]; }
+};
+
+template <typename Table, int kOutputs>
+struct OutputMatrix {
+  static constexpr int kRows = kOutputs;
+  static constexpr int kColumns = Table::kPoints;
+  static constexpr bool kPairedRows = false;
+  static constexpr double At(int i, int j) { return Table::kAt[i][j]; }
+};
+
+// sum + row i of the matrix, elements j, j + step, ... times x. Zeros and
+// ones, known to the compiler, cost nothing.
+template <typename Matrix, int i, int j, int step, typename Vector>
+inline Vector AddRow(const Vector* x, Vector sum) {
+  if constexpr (j >= Matrix::kColumns) {
+    return sum;
+  } else {
+    constexpr double value = Matrix::At(i, j);
+    if constexpr (value == 1) {
+      sum += x[j];
+    } else if constexpr (value == -1) {
+      sum -= x[j];
+    } else if constexpr (value != 0) {
+      sum += x[j] * static_cast<float>(value);
+    }
+    return AddRow<Matrix, i, j + step, step>(x, sum);
+  }
+}
+
+// The same without a sum to begin with: no addition to zero.
+template <typename Matrix, int i, int j, int step, typename Vector>
+inline Vector Row(const Vector* x) {
+  if constexpr (j >= Matrix::kColumns) {
+    return Vector{};
+  } else {
+    constexpr double value = Matrix::At(i, j);
+    if constexpr (value == 0) {
+      return Row<Matrix, i, j + step, step>(x);
+    } else {
+      Vector first;
+      if constexpr (value == 1) {
+        first = x[j];
+      } else {
+        first = x[j] * static_cast<float>(value);
+      }
+      return AddRow<Matrix, i, j + step, step>(x, first);
+    }
+  }
+}
+
+// y = Matrix x.
+template <typename Matrix, int i = 0, typename Vector>
+inline void Rows(const Vector* x, Vector* y) {
+  if constexpr (i < Matrix::kRows) {
+    if constexpr (Matrix::kPairedRows && i > 0 && i + 2 < Matrix::kRows) {
+      const Vector even = Row<Matrix, i, 0, 2>(x);
+      const Vector odd = Row<Matrix, i, 1, 2>(x);
+      y[i] = even + odd;
+      y[i + 1] = even - odd;
+      Rows<Matrix, i + 2>(x, y);
+    } else {
+      y[i] = Row<Matrix, i, 0, 1>(x);
+      Rows<Matrix, i + 1>(x, y);
+    }
+  }
+}
+
+// For columns in pairs: the even rows take the sums of x's pairs, the odd rows
+// their differences.
+template <typename Matrix>
+struct Folded {
+  static constexpr int kRows = Matrix::kRows;
+  static constexpr int kColumns = Matrix::kColumns;
+  static constexpr bool kPairedRows = false;
+  static constexpr double At(int i, int j) {
+    if (j == 0 || j == kColumns - 1) return Matrix::At(i, j);
+    // Column 2p - 1 now holds the sum of a pair, column 2p the difference.
+    return (j % 2 == 1) == (i % 2 == 0) ? Matrix::At(i, j - (j % 2 == 0)) : 0;
+  }
+};
+
+template <typename Matrix, typename Vector>
+inline void Apply(const Vector* x, Vector* y) {
+  if constexpr (Matrix::kPairedRows) {
+    Rows<Matrix>(x, y);
+  } else {
+    constexpr int n = Matrix::kColumns;
+    Vector folded[n];
+    folded[0] = x[0];
+    folded[n - 1] = x[n - 1];
+#pragma GCC unroll 8
+    for (int j = 1; j + 1 < n; j += 2) {
+      folded[j] = x[j] + x[j + 1];
+      folded[j + 1] = x[j] - x[j + 1];
+    }
+    Rows<Folded<Matrix>>(folded, y);
+  }
+}
+
+// The transform of one vector of channels: element (i, j) of the source at
+// from[i * row_stride + j * column_stride], that of the result at
+// to[i * to_row + j * to_column].
+template <typename Matrix, int kBytes, int kDims, bool kAdd>
+__attribute__((always_inline)) inline void Transform(const float* from,
+                                                     int64_t row_stride,
+                                                     int64_t column_stride,
+                                                     float* to, int64_t to_row,
+                                                     int64_t to_column) {
+  using S = Simd<float, kBytes>;
+  using Vector = typename S::Vector;
+  constexpr int kIn = Matrix::kColumns;
+  constexpr int kOut = Matrix::kRows;
+  Vector x[kIn], y[kOut];
+  if constexpr (kDims == 1) {
+#pragma GCC unroll 8
+    for (int j = 0; j < kIn; ++j) x[j] = S::Load(from + j * column_stride);
+    Apply<Matrix>(x, y);
+#pragma GCC unroll 8
+    for (int j = 0; j < kOut; ++j) {
+      float* at = to + j * to_column;
+      S::Store(at, kAdd ? S::Load(at) + y[j] : y[j]);
+    }
+  } else {
+    Vector between[kIn][kOut];  // of each column, its rows transformed
+    for (int j = 0; j < kIn; ++j) {
+#pragma GCC unroll 8
+      for (int i = 0; i < kIn; ++i) {
+        x[i] = S::Load(from + i * row_stride + j * column_stride);
+      }
+      Apply<Matrix>(x, between[j]);
+    }
+    for (int i = 0; i < kOut; ++i) {
+#pragma GCC unroll 8
+      for (int j = 0; j < kIn; ++j) x[j] = between[j][i];
+      Apply<Matrix>(x, y);
+#pragma GCC unroll 8
+      for (int j = 0; j < kOut; ++j) {
+        float* at = to + i * to_row + j * to_column;
+        S::Store(at, kAdd ? S::Load(at) + y[j] : y[j]);
+      }
+    }
+  }
+}
+
+// Whether vectors can be read or written in place.
+template <typename Element>
+constexpr bool kIsFloat = false;
+template <>
+constexpr bool kIsFloat<float> = true;
+
+template <int kSize, int kRowCount, typename Element>
+inline bool IsWhole(const Tile<Element>& tile) {
+  return tile.channel_stride == 1 && tile.row_begin == 0 &&
+         tile.row_end == kRowCount && tile.column_begin == 0 &&
+         tile.column_end == kSize;
+}
+
+template <typename Matrix, int kBytes, int kDims, typename Element>
+void ExpandTile(const Tile<const Element>& tile, int64_t channels, float* to,
+                int64_t plane) {
+  constexpr int kIn = Matrix::kColumns;
+  constexpr int kInRows = kDims == 2 ? kIn : 1;
+  constexpr int64_t kOut = Matrix::kRows;
+  constexpr int64_t kLanes = Simd<float, kBytes>::kLanes;
+  int64_t c = 0;
+  if constexpr (kIsFloat<Element>) {
+    if (IsWhole<kIn, kInRows>(tile)) {
+      for (; c + kLanes <= channels; c += kLanes) {
+        Transform<Matrix, kBytes, kDims, false>(tile.data + c, tile.row_stride,
+                                                tile.column_stride, to + c,
+                                                kOut * plane, plane);
+      }
+    }
+  }
+  for (; c < channels; c += kLanes) {
+    const int64_t count = Min(kLanes, channels - c);
+    float copy[kInRows][kIn][kLanes] = {};
+    for (int i = tile.row_begin; i < tile.row_end; ++i) {
+      for (int j = tile.column_begin; j < tile.column_end; ++j) {
+        const Element* from = tile.data + i * tile.row_stride +
+                              j * tile.column_stride + c * tile.channel_stride;
+        if (count == kLanes && tile.channel_stride == 1) {
+#pragma GCC unroll 1
+          for (int l = 0; l < kLanes; ++l) copy[i][j][l] = Widen(from[l]);
+        } else {
+          for (int64_t l = 0; l < count; ++l) {
+            copy[i][j][l] = Widen(from[l * tile.channel_stride]);
+          }
+        }
+      }
+    }
+    Transform<Matrix, kBytes, kDims, false>(copy[0][0], kIn * kLanes, kLanes,
+                                            to + c, kOut * plane, plane);
+  }
+}
+
+template <typename Matrix, int kBytes, int kDims, typename Element>
+void ContractTile(const float* from, int64_t plane, int64_t channels,
+                  bool accumulate, const Tile<Element>& tile) {
+  constexpr int64_t kIn = Matrix::kColumns;
+  constexpr int kOut = Matrix::kRows;
+  constexpr int kOutRows = kDims == 2 ? kOut : 1;
+  constexpr int64_t kLanes = Simd<float, kBytes>::kLanes;
+  int64_t c = 0;
+  if constexpr (kIsFloat<Element>) {
+    if (IsWhole<kOut, kOutRows>(tile)) {
+      for (; c + kLanes <= channels; c += kLanes) {
+        if (accumulate) {
+          Transform<Matrix, kBytes, kDims, true>(from + c, kIn * plane, plane,
+                                                 tile.data + c, tile.row_stride,
+                                                 tile.column_stride);
+        } else {
+          Transform<Matrix, kBytes, kDims, false>(
+              from + c, kIn * plane, plane, tile.data + c, tile.row_stride,
+              tile.column_stride);
+        }
+      }
+    }
+  }
+  for (; c < channels; c += kLanes) {
+    const int64_t count = Min(kLanes, channels - c);
+    float result[kOutRows][kOut][kLanes];
+    Transform<Matrix, kBytes, kDims, false>(
+        from + c, kIn * plane, plane, result[0][0], kOut * kLanes, kLanes);
+    for (int i = tile.row_begin; i < tile.row_end; ++i) {
+      for (int j = tile.column_begin; j < tile.column_end; ++j) {
+        Element* to = tile.data + i * tile.row_stride + j * tile.column_stride +
+                      c * tile.channel_stride;
+        for (int64_t l = 0; l < count; ++l) {
+          Element* at = to + l * tile.channel_stride;
+          Narrow(accumulate ? Widen(*at) + result[i][j][l] : result[i][j][l],
+                 at);
+        }
+      }
+    }
+  }
+}
+
+template <int kBytes, int kDims, int kOutputs, int kTaps, typename Element>
+constexpr ImageTransforms<Element> MakeImageTransforms() {
+  using Table = CookToom<kOutputs, kTaps>;
+  using Reverse = CookToom<kTaps, kOutputs>;
+  return {ExpandTile<InputMatrix<Table>, kBytes, kDims, Element>,
+          ExpandTile<FilterMatrix<Reverse, kOutputs>, kBytes, kDims, Element>,
+          ContractTile<OutputMatrix<Table, kOutputs>, kBytes, kDims, Element>};
+}
+
+template <int kBytes, int kDims, int kOutputs, int kTaps>
+constexpr Transforms MakeTransforms(const char* isa) {
+  using Table = CookToom<kOutputs, kTaps>;
+  using Reverse = CookToom<kTaps, kOutputs>;
+  return {isa,
+          kOutputs,
+          kTaps,
+          MakeImageTransforms<kBytes, kDims, kOutputs, kTaps, float>(),
+          MakeImageTransforms<kBytes, kDims, kOutputs, kTaps, BFloat16>(),
+          MakeImageTransforms<kBytes, kDims, kOutputs, kTaps, Float16>(),
+          ExpandTile<FilterMatrix<Table, kTaps>, kBytes, kDims, float>,
+          ContractTile<OutputMatrix<Reverse, kTaps>, kBytes, kDims, float>};
+}
+
+template <int kBytes>
+constexpr TransformSet MakeTransformSet(const char* isa) {
+  return {{{MakeTransforms<kBytes, 1, 2, 3>(isa),
+            MakeTransforms<kBytes, 1, 4, 3>(isa),
+            MakeTransforms<kBytes, 1, 6, 3>(isa),
+            MakeTransforms<kBytes, 1, 2, 5>(isa),
+            MakeTransforms<kBytes, 1, 4, 5>(isa)},
+           {MakeTransforms<kBytes, 2, 2, 3>(isa),
+            MakeTransforms<kBytes, 2, 4, 3>(isa),
+            MakeTransforms<kBytes, 2, 6, 3>(isa),
+            MakeTransforms<kBytes, 2, 2, 5>(isa),
+            MakeTransforms<kBytes, 2, 4, 5>(isa)}}};
+}
+
+}  // namespace
+}  // namespace kconv::winograd
+
+#endif  // KCONV_ALGORITHMS_WINOGRAD_GENERIC_H_
