@@ -30,11 +30,12 @@ struct GemmKernel {
   int64_t lanes;  // a panel is padded to a multiple of them
   int64_t panel;  // columns of a full panel
 
-  // A(i, p) = a[i][p]. C's element (i, j) is c[i][c_offset + j]. `columns` is
-  // at most `panel`; the panel b holds [depth][columns rounded up to lanes].
+  // A(i, p) = a[i][a_offset + p]. C's element (i, j) is c[i][c_offset + j].
+  // `columns` is at most `panel`; the panel b holds [depth][columns rounded up
+  // to lanes].
   void (*by_rows)(int64_t rows, int64_t columns, int64_t depth,
-                  const T* const* a, const T* b, T* const* c, int64_t c_offset,
-                  bool accumulate);
+                  const T* const* a, int64_t a_offset, const T* b, T* const* c,
+                  int64_t c_offset, bool accumulate);
 
   // A(i, p) = a[i + p * a_stride].
   void (*by_columns)(int64_t rows, int64_t columns, int64_t depth, const T* a,

@@ -89,13 +89,13 @@ inline void Tile(const A& a, int64_t depth, const T* b, T* const* c,
 }
 
 template <typename T, int kBytes, int kRows, int kVectors>
-__attribute__((noinline)) void TileByRows(const T* const* a, int64_t depth,
-                                          const T* b, T* const* c,
-                                          int64_t c_offset, int64_t columns,
-                                          bool accumulate) {
+__attribute__((noinline)) void TileByRows(const T* const* a, int64_t a_offset,
+                                          int64_t depth, const T* b,
+                                          T* const* c, int64_t c_offset,
+                                          int64_t columns, bool accumulate) {
   RowsOfA<T, kRows> rows;
 #pragma GCC unroll 8
-  for (int i = 0; i < kRows; ++i) rows.row[i] = a[i];
+  for (int i = 0; i < kRows; ++i) rows.row[i] = a[i] + a_offset;
   Tile<T, kBytes, kRows, kVectors>(rows, depth, b, c, c_offset, columns,
                                    accumulate);
 }
@@ -109,21 +109,37 @@ __attribute__((noinline)) void TileByColumns(const T* a, int64_t a_stride,
                                    c_offset, columns, accumulate);
 }
 
-// Whole tiles of kRows rows, then the tile of the rows left over.
+// Rows of the next tile of `rows`. One or two rows alone would wait for their
+// few sums, so they share with the tile before.
+template <int kRows>
+inline bool TakesWholeTile(int64_t rows) {
+  return rows >= kRows &&
+         (kRows < 6 || (rows != kRows + 1 && rows != kRows + 2));
+}
+
+// Whole tiles of kRows rows, then smaller ones of the rows left over.
 template <typename T, int kBytes, int kRows, int kVectors>
 struct Panel {
   static void ByRows(int64_t rows, int64_t columns, int64_t depth,
-                     const T* const* a, const T* b, T* const* c,
-                     int64_t c_offset, bool accumulate) {
+                     const T* const* a, int64_t a_offset, const T* b,
+                     T* const* c, int64_t c_offset, bool accumulate) {
     int64_t i = 0;
-    for (; i + kRows <= rows; i += kRows) {
-      TileByRows<T, kBytes, kRows, kVectors>(a + i, depth, b, c + i, c_offset,
-                                             columns, accumulate);
+    for (; TakesWholeTile<kRows>(rows - i); i += kRows) {
+      TileByRows<T, kBytes, kRows, kVectors>(a + i, a_offset, depth, b, c + i,
+                                             c_offset, columns, accumulate);
     }
     if constexpr (kRows > 1) {
       if (i < rows) {
-        Panel<T, kBytes, kRows - 1, kVectors>::ByRows(
-            rows - i, columns, depth, a + i, b, c + i, c_offset, accumulate);
+        // 7 and 8 rows are 4 and 3 or 4.
+        constexpr int kLess = kRows == 6 ? 4 : kRows - 1;
+        if (kRows == 6 && rows - i == 5) {
+          TileByRows<T, kBytes, 5, kVectors>(a + i, a_offset, depth, b, c + i,
+                                             c_offset, columns, accumulate);
+          return;
+        }
+        Panel<T, kBytes, kLess, kVectors>::ByRows(rows - i, columns, depth,
+                                                  a + i, a_offset, b, c + i,
+                                                  c_offset, accumulate);
       }
     }
   }
@@ -132,15 +148,21 @@ struct Panel {
                         const T* a, int64_t a_stride, const T* b, T* const* c,
                         int64_t c_offset, bool accumulate) {
     int64_t i = 0;
-    for (; i + kRows <= rows; i += kRows) {
+    for (; TakesWholeTile<kRows>(rows - i); i += kRows) {
       TileByColumns<T, kBytes, kRows, kVectors>(
           a + i, a_stride, depth, b, c + i, c_offset, columns, accumulate);
     }
     if constexpr (kRows > 1) {
       if (i < rows) {
-        Panel<T, kBytes, kRows - 1, kVectors>::ByColumns(
-            rows - i, columns, depth, a + i, a_stride, b, c + i, c_offset,
-            accumulate);
+        constexpr int kLess = kRows == 6 ? 4 : kRows - 1;
+        if (kRows == 6 && rows - i == 5) {
+          TileByColumns<T, kBytes, 5, kVectors>(
+              a + i, a_stride, depth, b, c + i, c_offset, columns, accumulate);
+          return;
+        }
+        Panel<T, kBytes, kLess, kVectors>::ByColumns(rows - i, columns, depth,
+                                                     a + i, a_stride, b, c + i,
+                                                     c_offset, accumulate);
       }
     }
   }
@@ -149,15 +171,16 @@ struct Panel {
 // The narrowest panel that holds the columns.
 template <typename T, int kBytes, int kRows, int kVectors>
 void ByRows(int64_t rows, int64_t columns, int64_t depth, const T* const* a,
-            const T* b, T* const* c, int64_t c_offset, bool accumulate) {
+            int64_t a_offset, const T* b, T* const* c, int64_t c_offset,
+            bool accumulate) {
   if constexpr (kVectors > 1) {
     if (columns <= (kVectors - 1) * Simd<T, kBytes>::kLanes) {
-      return ByRows<T, kBytes, kRows, kVectors - 1>(rows, columns, depth, a, b,
-                                                    c, c_offset, accumulate);
+      return ByRows<T, kBytes, kRows, kVectors - 1>(
+          rows, columns, depth, a, a_offset, b, c, c_offset, accumulate);
     }
   }
-  Panel<T, kBytes, kRows, kVectors>::ByRows(rows, columns, depth, a, b, c,
-                                            c_offset, accumulate);
+  Panel<T, kBytes, kRows, kVectors>::ByRows(rows, columns, depth, a, a_offset,
+                                            b, c, c_offset, accumulate);
 }
 
 template <typename T, int kBytes, int kRows, int kVectors>

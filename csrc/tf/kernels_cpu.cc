@@ -6,6 +6,7 @@
 #include "registry.h"
 #include "tensorflow/core/framework/op_kernel.h"
 #include "tf/attributes.h"
+#include "tf/huge_pages.h"
 #include "tf/intra_op_context.h"
 
 namespace kconv::tf {
@@ -96,6 +97,7 @@ class ConvKernel : public OpKernel {
                                                                    : filter),
                        &result));
     if (result->NumElements() == 0) return;
+    AdviseHugePages(result->data(), result->TotalBytes());
 
     ConvArgs args;
     args.input = Data(ctx, Pass::kInputGradient, 0, result);
@@ -137,6 +139,7 @@ class ConvKernel : public OpKernel {
       OP_REQUIRES_OK(ctx, ctx->allocate_temp(tensorflow::DT_UINT8,
                                              TensorShape({bytes}), &workspace));
       context.workspace = workspace.data();
+      AdviseHugePages(workspace.data(), bytes);
     }
     try {
       const char* failure = algorithm->run(problem, args, &context);

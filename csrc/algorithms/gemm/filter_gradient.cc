@@ -164,7 +164,7 @@ class FilterGradient {
                    1, pixels, scratch->panels);
         for (int64_t j = 0; j < some; j += kernel_.panel) {
           kernel_.by_rows(rows, std::min(kernel_.panel, some - j), depth,
-                          scratch->a_rows, scratch->panels + depth * j,
+                          scratch->a_rows, 0, scratch->panels + depth * j,
                           scratch->c_rows, first + j, p > begin);
         }
       }

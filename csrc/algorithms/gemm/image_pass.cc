@@ -333,7 +333,7 @@ class ImagePass {
       }
       for (int64_t j = 0; j < some; j += kernel_.panel) {
         kernel_.by_rows(rows, std::min(kernel_.panel, some - j), end - begin,
-                        scratch->a_rows, panels + (end - begin) * j,
+                        scratch->a_rows, 0, panels + (end - begin) * j,
                         scratch->c_rows, first + j, begin > 0);
       }
     }
@@ -426,7 +426,7 @@ class ImagePass {
         }
         reader.CopyPlanes(begin, end, image * pixels + column + j, width,
                           scratch->panels, padded);
-        kernel_.by_rows(rows, width, end - begin, scratch->a_rows,
+        kernel_.by_rows(rows, width, end - begin, scratch->a_rows, 0,
                         scratch->panels, scratch->c_rows, j, begin > 0);
       }
     }

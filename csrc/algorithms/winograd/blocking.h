@@ -29,11 +29,13 @@ inline int64_t CacheFloats() {
   return std::clamp<int64_t>(bytes, 256 << 10, 2 << 20) / 4;
 }
 
-// Frequencies of V that all threads share at a time: they should stay in the
+// Frequencies that all threads share at a time: they should stay in the
 // third-level cache.
-inline constexpr int64_t kSharedBytes = int64_t{8} << 20;
+inline constexpr int64_t kSharedFloats = (int64_t{8} << 20) / 4;
+// ... and at most, where channels are so many that a few tiles take more.
+inline constexpr int64_t kMaxSharedFloats = (int64_t{64} << 20) / 4;
 
-// Tiles are taken in multiples of the micro-kernel's rows, 6 or 4.
+// Tiles of a block are a multiple of the micro-kernel's rows, 6 or 4.
 inline constexpr int64_t kTileUnit = 12;
 
 // Enough tasks for the cores of a large machine.
@@ -48,6 +50,25 @@ inline constexpr int64_t kChunk = 64;
 // Columns of one product, in panels of the micro-kernel.
 inline int64_t BlockColumns(const GemmKernel<float>& kernel) {
   return std::max<int64_t>(kernel.panel, 32);
+}
+
+// Tiles of a block: at most `most`, fewer where `floats_per_tile` are many, but
+// no fewer than kTileUnit.
+inline int64_t TilesThatFit(int64_t most, int64_t floats_per_tile) {
+  const int64_t fit = kMaxSharedFloats / std::max<int64_t>(1, floats_per_tile);
+  return std::clamp(fit / kTileUnit * kTileUnit, kTileUnit, most);
+}
+
+// Work beside the products, counted in multiply-adds of the same duration: what
+// it takes to make or read an element of V, U or M. Measured on Zen 3.
+inline constexpr double kMacsPerV = 26;
+inline constexpr double kMacsPerU = 12;
+inline constexpr double kMacsPerM = 11;
+inline constexpr double kMacsPerSharedV = 5;  // read by another thread
+
+// A product of few channels spends its time on M.
+inline double ProductMacs(double macs, int64_t depth) {
+  return macs * (1 + 8.0 / static_cast<double>(std::max<int64_t>(depth, 1)));
 }
 
 // Hands out the parts of a workspace, each on a cache line. From null it only

@@ -10,6 +10,7 @@
 #include <type_traits>
 
 #include "algorithms/winograd/blocking.h"
+#include "algorithms/winograd/fetch.h"
 #include "algorithms/winograd/tiling.h"
 #include "algorithms/winograd/transforms.h"
 #include "algorithms/winograd/winograd.h"
@@ -19,8 +20,8 @@ namespace {
 
 // Tiles of a block: the depth of one product.
 constexpr int64_t kBlockTiles = 96;
-// Bytes of the slices' partial results together.
-constexpr int64_t kPartialBytes = int64_t{16} << 20;
+// The slices' partial results together.
+constexpr int64_t kPartialFloats = (int64_t{16} << 20) / 4;
 
 struct Plan {
   const GemmKernel<float>& kernel;
@@ -51,17 +52,20 @@ struct Plan {
     columns = Split(s.GroupOutChannels(),
                     CeilDivide(s.GroupOutChannels(), BlockColumns(kernel)),
                     kernel.panel);
-    block = std::min(kBlockTiles, std::max<int64_t>(1, tiling.Count()));
-    blocks = Split(tiling.Count(), CeilDivide(tiling.Count(), block), 1);
-    block = blocks.size;
-    shared = std::clamp<int64_t>(
-        2 * kSharedBytes / 4 /
-            (groups * (ChunkCount() * VSize() + columns.count * WSize())),
-        1, std::max<int64_t>(1, blocks.count));
+    const int64_t tiles = std::max<int64_t>(1, tiling.Count());
+    block = TilesThatFit(
+        kBlockTiles,
+        groups * planes * (ChunkCount() * VRow() + columns.count * Width()));
+    blocks = Split(tiling.Count(), CeilDivide(tiles, block), 1);
+    block = std::min(blocks.size, tiles);
+    const int64_t floats =
+        groups * (ChunkCount() * VSize() + columns.count * WSize());
+    shared = std::clamp<int64_t>(kSharedFloats / floats, 1,
+                                 std::max<int64_t>(1, blocks.count));
     // Slices make up for a filter of few blocks.
     const int64_t tasks = groups * ChunkCount() * columns.count;
     const int64_t parts =
-        std::min(kWantedTasks / tasks, kPartialBytes / 4 / elements);
+        std::min(kWantedTasks / tasks, kPartialFloats / elements);
     slices = Split(shared, std::max<int64_t>(1, parts), 1);
   }
 
@@ -78,15 +82,25 @@ struct Plan {
   // Sums of one chunk and block of columns: [planes][channels][columns].
   int64_t MPlane() const { return PlaneStride(chunks.size * Width()); }
   int64_t MSize() const { return planes * MPlane(); }
+  // The taps of one chunk and block of columns.
+  int64_t TapSize() const { return chunks.size * Width(); }
+  int64_t TapCount() const {
+    const int64_t taps = transforms.taps;
+    return tiling.dims() == 2 ? taps * taps : taps;
+  }
 };
 
 struct Scratch {
   float* m;
+  float* taps;
   float** c_rows;
+  const void** lines;
 
   Scratch(const Plan& p, Arena* arena) {
     m = arena->Take(p.MSize());
+    taps = arena->Take(p.TapCount() * p.TapSize());
     c_rows = arena->Take<float*>(p.chunks.size);
+    lines = arena->Take<const void*>(FetchList::kRoom);
   }
 
   static int64_t Bytes(const Plan& p) {
@@ -188,10 +202,17 @@ class FilterGradient {
         group * shape_.GroupInChannels() + p_.chunks.Begin(part);
     const Element* data = input_ + channel * p_.tiling.source.channel_step;
     const int64_t first = p_.blocks.Begin(block);
-    for (int64_t t = 0; t < p_.blocks.Size(block); ++t) {
-      transforms_.input(
-          p_.tiling.SourceTile(p_.tiling.At(first + t), tap, data),
-          p_.chunks.Size(part), v + t * p_.VRow(), p_.VPlane());
+    const int64_t tiles = p_.blocks.Size(block);
+    Tile<const Element> next =
+        p_.tiling.SourceTile(p_.tiling.At(first), tap, data);
+    for (int64_t t = 0; t < tiles; ++t) {
+      const Tile<const Element> tile = next;
+      if (t + 1 < tiles) {
+        next = p_.tiling.SourceTile(p_.tiling.At(first + t + 1), tap, data);
+        FetchTile(p_.tiling.Centre(next), p_.chunks.Size(part));
+      }
+      transforms_.input(tile, p_.chunks.Size(part), v + t * p_.VRow(),
+                        p_.VPlane());
     }
   }
 
@@ -203,9 +224,13 @@ class FilterGradient {
     const int64_t first = p_.blocks.Begin(block);
     const int64_t tiles = p_.blocks.Size(block);
     const int64_t columns = p_.columns.Size(part);
+    Tile<const Element> next = p_.tiling.ResultTile(p_.tiling.At(first), data);
     for (int64_t t = 0; t < tiles; ++t) {
-      Tile<const Element> tile =
-          p_.tiling.ResultTile(p_.tiling.At(first + t), data);
+      Tile<const Element> tile = next;
+      if (t + 1 < tiles) {
+        next = p_.tiling.ResultTile(p_.tiling.At(first + t + 1), data);
+        FetchTile(next, columns);
+      }
       for (int64_t j = 0; j < columns; j += p_.kernel.panel) {
         const int64_t count = std::min(p_.kernel.panel, columns - j);
         transforms_.output_gradient(
@@ -231,55 +256,84 @@ class FilterGradient {
     const int64_t channels = p_.chunks.Size(chunk % p_.chunks.count);
     const int64_t columns = p_.columns.Size(part);
     const int64_t width = p_.Width();
-    if (begin >= end) {
-      std::fill_n(scratch.m, p_.MSize(), 0.0f);
+    if (begin >= end) std::fill_n(scratch.m, p_.MSize(), 0.0f);
+    for (int64_t c = 0; c < channels; ++c) {
+      scratch.c_rows[c] = scratch.m + c * width;
     }
+    float* to = nullptr;
+    if constexpr (std::is_same_v<Element, float>) to = filter_;
+    if (shared_.partials) to = shared_.partials + slice * p_.elements;
+    to += group * shape_.GroupOutChannels() + p_.columns.Begin(part) +
+          p_.chunks.Begin(chunk % p_.chunks.count) * shape_.out_channels +
+          p_.tiling.OuterTapOffset(shape_, chunk / p_.chunks.count);
+    FetchList list(scratch.lines);
     for (int64_t b = begin; b < end; ++b) {
       const int64_t at = b * p_.groups + group;
       const float* v = shared_.v + (at * chunks + chunk) * p_.VSize();
       const float* w = shared_.w + (at * parts + part) * p_.WSize();
       const int64_t tiles = p_.blocks.Size(first + b);
-      float* m = scratch.m;
+      int64_t calls = p_.planes * CeilDivide(columns, p_.kernel.panel);
+      if (b + 1 == end) {
+        VisitTaps(to, channels, [&](float* row, int64_t) {
+          list.Add(row, columns * int64_t{sizeof(float)});
+        });
+      }
       for (int64_t f = 0; f < p_.planes; ++f) {
-        for (int64_t c = 0; c < channels; ++c) {
-          scratch.c_rows[c] = m + c * width;
-        }
         for (int64_t j = 0; j < columns; j += p_.kernel.panel) {
           const int64_t count =
               RoundUp(std::min(p_.kernel.panel, columns - j), p_.kernel.lanes);
+          list.Fetch(calls--);
           p_.kernel.by_columns(channels, count, tiles, v, p_.VRow(),
-                               w + tiles * j, scratch.c_rows, j, b > begin);
+                               w + tiles * j, scratch.c_rows,
+                               f * p_.MPlane() + j, b > begin);
         }
         v += p_.VPlane();
         w += p_.WPlane();
-        m += p_.MPlane();
       }
     }
-    TransformSum(group, chunk, part, slice, first > 0, scratch.m);
+    TransformSum(channels, columns, scratch, first > 0, to);
   }
 
-  void TransformSum(int64_t group, int64_t chunk, int64_t part, int64_t slice,
-                    bool accumulate, const float* m) const {
-    const int taps = p_.transforms.taps;
-    const bool is_2d = p_.tiling.dims() == 2;
+  // Calls visit(row, i) for the rows of a block of the filter, tap by tap.
+  template <typename Visit>
+  void VisitTaps(float* to, int64_t channels, const Visit& visit) const {
+    const int64_t taps = p_.transforms.taps;
+    const int64_t row_step =
+        p_.tiling.dims() == 2 ? TapStep(shape_, p_.tiling.row_axis) : 0;
+    const int64_t column_step = TapStep(shape_, p_.tiling.column_axis);
+    for (int64_t tap = 0; tap < p_.TapCount(); ++tap) {
+      float* row = to + tap / taps * row_step + tap % taps * column_step;
+      for (int64_t c = 0; c < channels; ++c, row += shape_.out_channels) {
+        visit(row, tap * channels + c);
+      }
+    }
+  }
+
+  // First to taps that lie close together: those of a filter may fall into one
+  // set of the cache.
+  void TransformSum(int64_t channels, int64_t columns, const Scratch& scratch,
+                    bool accumulate, float* to) const {
+    const int64_t width = p_.Width();
+    const int64_t taps = p_.transforms.taps;
     Tile<float> tile = {};
     tile.channel_stride = 1;
-    tile.row_end = is_2d ? taps : 1;
-    tile.column_end = taps;
-    tile.row_stride = is_2d ? TapStep(shape_, p_.tiling.row_axis) : 0;
-    tile.column_stride = TapStep(shape_, p_.tiling.column_axis);
-    const int64_t channel = p_.chunks.Begin(chunk % p_.chunks.count);
-    int64_t offset = group * shape_.GroupOutChannels() +
-                     p_.columns.Begin(part) + channel * shape_.out_channels +
-                     p_.tiling.OuterTapOffset(shape_, chunk / p_.chunks.count);
-    float* to = nullptr;
-    if constexpr (std::is_same_v<Element, float>) to = filter_;
-    if (shared_.partials) to = shared_.partials + slice * p_.elements;
-    for (int64_t c = 0; c < p_.chunks.Size(chunk % p_.chunks.count); ++c) {
-      tile.data = to + offset + c * shape_.out_channels;
-      p_.transforms.filter_gradient(m + c * p_.Width(), p_.MPlane(),
-                                    p_.columns.Size(part), accumulate, tile);
+    tile.row_end = static_cast<int>(p_.TapCount() / taps);
+    tile.column_end = static_cast<int>(taps);
+    tile.row_stride = taps * channels * width;
+    tile.column_stride = channels * width;
+    for (int64_t c = 0; c < channels; ++c) {
+      tile.data = scratch.taps + c * width;
+      p_.transforms.filter_gradient(scratch.m + c * width, p_.MPlane(), width,
+                                    tile);
     }
+    VisitTaps(to, channels, [&](float* row, int64_t i) {
+      const float* from = scratch.taps + i * width;
+      if (accumulate) {
+        for (int64_t k = 0; k < columns; ++k) row[k] += from[k];
+      } else {
+        for (int64_t k = 0; k < columns; ++k) row[k] = from[k];
+      }
+    });
   }
 
   // Pairwise: slice i takes up i + 1, then i + 2, i + 4, ...
@@ -318,13 +372,26 @@ class FilterGradient {
 
 }  // namespace
 
-int64_t FilterGradientBytes(int outputs, const Problem& problem, Isa isa,
-                            int threads) {
-  const Plan plan(outputs, problem, isa);
-  const int64_t shared = problem.dtype == DType::kFloat32
-                             ? Shared<float>::Bytes(plan)
-                             : Shared<BFloat16>::Bytes(plan);
-  return shared + threads * Scratch::Bytes(plan);
+Work FilterGradientWork(int outputs, const Problem& problem, Isa isa) {
+  const Plan p(outputs, problem, isa);
+  const double planes = static_cast<double>(p.planes * p.groups);
+  const double tiles = static_cast<double>(p.tiling.Count());
+  const double depth =
+      static_cast<double>(p.outer_taps * problem.shape.GroupInChannels());
+  const double columns =
+      static_cast<double>(RoundUp(p.columns.total, p.kernel.lanes));
+  const double sums = static_cast<double>(CeilDivide(p.blocks.count, p.shared) *
+                                          p.slices.count);
+  Work work;
+  work.shared_bytes = problem.dtype == DType::kFloat32
+                          ? Shared<float>::Bytes(p)
+                          : Shared<BFloat16>::Bytes(p);
+  work.worker_bytes = Scratch::Bytes(p);
+  work.fits = work.shared_bytes / 4 <= 2 * kMaxSharedFloats + p.elements;
+  work.macs = planes * (ProductMacs(tiles * depth * columns, p.block) +
+                        tiles * (depth + columns) * kMacsPerV +
+                        sums * depth * columns * kMacsPerM);
+  return work;
 }
 
 template <typename Element>

@@ -9,6 +9,9 @@
 #include "half.h"
 #include "simd.h"
 
+// Vectors must stay in registers from one step of a transform to the next.
+#define KCONV_INLINE __attribute__((always_inline)) inline
+
 namespace kconv::winograd {
 namespace {
 
@@ -41,7 +44,7 @@ struct OutputMatrix {
 // sum + row i of the matrix, elements j, j + step, ... times x. Zeros and
 // ones, known to the compiler, cost nothing.
 template <typename Matrix, int i, int j, int step, typename Vector>
-inline Vector AddRow(const Vector* x, Vector sum) {
+KCONV_INLINE Vector AddRow(const Vector* x, Vector sum) {
   if constexpr (j >= Matrix::kColumns) {
     return sum;
   } else {
@@ -59,7 +62,7 @@ inline Vector AddRow(const Vector* x, Vector sum) {
 
 // The same without a sum to begin with: no addition to zero.
 template <typename Matrix, int i, int j, int step, typename Vector>
-inline Vector Row(const Vector* x) {
+KCONV_INLINE Vector Row(const Vector* x) {
   if constexpr (j >= Matrix::kColumns) {
     return Vector{};
   } else {
@@ -80,7 +83,7 @@ inline Vector Row(const Vector* x) {
 
 // y = Matrix x.
 template <typename Matrix, int i = 0, typename Vector>
-inline void Rows(const Vector* x, Vector* y) {
+KCONV_INLINE void Rows(const Vector* x, Vector* y) {
   if constexpr (i < Matrix::kRows) {
     if constexpr (Matrix::kPairedRows && i > 0 && i + 2 < Matrix::kRows) {
       const Vector even = Row<Matrix, i, 0, 2>(x);
@@ -110,7 +113,7 @@ struct Folded {
 };
 
 template <typename Matrix, typename Vector>
-inline void Apply(const Vector* x, Vector* y) {
+KCONV_INLINE void Apply(const Vector* x, Vector* y) {
   if constexpr (Matrix::kPairedRows) {
     Rows<Matrix>(x, y);
   } else {
@@ -130,12 +133,10 @@ inline void Apply(const Vector* x, Vector* y) {
 // The transform of one vector of channels: element (i, j) of the source at
 // from[i * row_stride + j * column_stride], that of the result at
 // to[i * to_row + j * to_column].
-template <typename Matrix, int kBytes, int kDims, bool kAdd>
-__attribute__((always_inline)) inline void Transform(const float* from,
-                                                     int64_t row_stride,
-                                                     int64_t column_stride,
-                                                     float* to, int64_t to_row,
-                                                     int64_t to_column) {
+template <typename Matrix, int kBytes, int kDims>
+KCONV_INLINE void Transform(const float* from, int64_t row_stride,
+                            int64_t column_stride, float* to, int64_t to_row,
+                            int64_t to_column) {
   using S = Simd<float, kBytes>;
   using Vector = typename S::Vector;
   constexpr int kIn = Matrix::kColumns;
@@ -147,8 +148,7 @@ __attribute__((always_inline)) inline void Transform(const float* from,
     Apply<Matrix>(x, y);
 #pragma GCC unroll 8
     for (int j = 0; j < kOut; ++j) {
-      float* at = to + j * to_column;
-      S::Store(at, kAdd ? S::Load(at) + y[j] : y[j]);
+      S::Store(to + j * to_column, y[j]);
     }
   } else {
     Vector between[kIn][kOut];  // of each column, its rows transformed
@@ -165,8 +165,7 @@ __attribute__((always_inline)) inline void Transform(const float* from,
       Apply<Matrix>(x, y);
 #pragma GCC unroll 8
       for (int j = 0; j < kOut; ++j) {
-        float* at = to + i * to_row + j * to_column;
-        S::Store(at, kAdd ? S::Load(at) + y[j] : y[j]);
+        S::Store(to + i * to_row + j * to_column, y[j]);
       }
     }
   }
@@ -196,9 +195,9 @@ void ExpandTile(const Tile<const Element>& tile, int64_t channels, float* to,
   if constexpr (kIsFloat<Element>) {
     if (IsWhole<kIn, kInRows>(tile)) {
       for (; c + kLanes <= channels; c += kLanes) {
-        Transform<Matrix, kBytes, kDims, false>(tile.data + c, tile.row_stride,
-                                                tile.column_stride, to + c,
-                                                kOut * plane, plane);
+        Transform<Matrix, kBytes, kDims>(tile.data + c, tile.row_stride,
+                                         tile.column_stride, to + c,
+                                         kOut * plane, plane);
       }
     }
   }
@@ -219,14 +218,14 @@ void ExpandTile(const Tile<const Element>& tile, int64_t channels, float* to,
         }
       }
     }
-    Transform<Matrix, kBytes, kDims, false>(copy[0][0], kIn * kLanes, kLanes,
-                                            to + c, kOut * plane, plane);
+    Transform<Matrix, kBytes, kDims>(copy[0][0], kIn * kLanes, kLanes, to + c,
+                                     kOut * plane, plane);
   }
 }
 
 template <typename Matrix, int kBytes, int kDims, typename Element>
 void ContractTile(const float* from, int64_t plane, int64_t channels,
-                  bool accumulate, const Tile<Element>& tile) {
+                  const Tile<Element>& tile) {
   constexpr int64_t kIn = Matrix::kColumns;
   constexpr int kOut = Matrix::kRows;
   constexpr int kOutRows = kDims == 2 ? kOut : 1;
@@ -235,31 +234,23 @@ void ContractTile(const float* from, int64_t plane, int64_t channels,
   if constexpr (kIsFloat<Element>) {
     if (IsWhole<kOut, kOutRows>(tile)) {
       for (; c + kLanes <= channels; c += kLanes) {
-        if (accumulate) {
-          Transform<Matrix, kBytes, kDims, true>(from + c, kIn * plane, plane,
-                                                 tile.data + c, tile.row_stride,
-                                                 tile.column_stride);
-        } else {
-          Transform<Matrix, kBytes, kDims, false>(
-              from + c, kIn * plane, plane, tile.data + c, tile.row_stride,
-              tile.column_stride);
-        }
+        Transform<Matrix, kBytes, kDims>(from + c, kIn * plane, plane,
+                                         tile.data + c, tile.row_stride,
+                                         tile.column_stride);
       }
     }
   }
   for (; c < channels; c += kLanes) {
     const int64_t count = Min(kLanes, channels - c);
     float result[kOutRows][kOut][kLanes];
-    Transform<Matrix, kBytes, kDims, false>(
-        from + c, kIn * plane, plane, result[0][0], kOut * kLanes, kLanes);
+    Transform<Matrix, kBytes, kDims>(from + c, kIn * plane, plane, result[0][0],
+                                     kOut * kLanes, kLanes);
     for (int i = tile.row_begin; i < tile.row_end; ++i) {
       for (int j = tile.column_begin; j < tile.column_end; ++j) {
         Element* to = tile.data + i * tile.row_stride + j * tile.column_stride +
                       c * tile.channel_stride;
         for (int64_t l = 0; l < count; ++l) {
-          Element* at = to + l * tile.channel_stride;
-          Narrow(accumulate ? Widen(*at) + result[i][j][l] : result[i][j][l],
-                 at);
+          Narrow(result[i][j][l], to + l * tile.channel_stride);
         }
       }
     }
@@ -305,5 +296,7 @@ constexpr TransformSet MakeTransformSet(const char* isa) {
 
 }  // namespace
 }  // namespace kconv::winograd
+
+#undef KCONV_INLINE
 
 #endif  // KCONV_ALGORITHMS_WINOGRAD_GENERIC_H_

@@ -15,6 +15,7 @@
 #include <type_traits>
 
 #include "algorithms/winograd/blocking.h"
+#include "algorithms/winograd/fetch.h"
 #include "algorithms/winograd/tiling.h"
 #include "algorithms/winograd/transforms.h"
 #include "algorithms/winograd/winograd.h"
@@ -59,10 +60,10 @@ struct Plan {
     const int64_t width = BlockColumns(kernel);
     columns = Split(result_channels, CeilDivide(result_channels, width),
                     kernel.panel);
-    Cut(problem);
+    Cut();
   }
 
-  void Cut(const Problem& problem);
+  void Cut();
 
   int64_t ChunkCount() const { return outer_taps * chunks.count; }
   int64_t Width() const { return RoundUp(columns.size, kernel.lanes); }
@@ -85,47 +86,48 @@ struct Plan {
   }
 };
 
-void Plan::Cut(const Problem& problem) {
-  (void)problem;
+// The two ways meet where U, made once and written to memory, costs as much as
+// U made again for each kBatchTiles tiles: from so many tiles on, and so many
+// more for each MiB of U, the fused way is faster (Zen 3).
+constexpr int64_t kFusedTiles = 96;
+constexpr int64_t kFusedTilesPerMib = 12;
+constexpr int64_t kMaxUFloats = (int64_t{64} << 20) / 4;
+// Tiles of a fused block, so that U is read often enough from the cache ...
+constexpr int64_t kMinFusedBlock = 24;
+constexpr int64_t kMaxBlock = 48;
+// ... and its channels: V of more would leave the second-level cache by far.
+constexpr int64_t kMaxFusedDepth = 1024;
+constexpr int64_t kFusedChunk = 128;
+
+// Tiles that repay the making of U.
+constexpr int64_t kBatchTiles = 96;
+
+void Plan::Cut() {
   const int64_t depth = outer_taps * channels;
-  const int64_t per_tile = planes * RoundUp(channels, kLineFloats) * outer_taps;
-  const int64_t l2 = CacheFloats();
-  // Fused: V and M of a block in three quarters of the cache.
-  int64_t fit = l2 * 3 / 4 / (per_tile + planes * Width());
-  fit = fit / kTileUnit * kTileUnit;
-  fused = fit >= 2 * kTileUnit && tiles >= 8 * kTileUnit;
-  if (const char* e = getenv("KW_FUSED")) fused = atoi(e) && fit > 0;
+  const int64_t u_floats = groups * planes * depth * columns.total;
+  fused = depth <= kMaxFusedDepth && u_floats <= kMaxUFloats &&
+          tiles >= kFusedTiles + (u_floats >> 18) * kFusedTilesPerMib;
+  chunks = Split(channels, CeilDivide(channels, fused ? kFusedChunk : kChunk),
+                 kLineFloats);
+  const int64_t v_floats = planes * chunks.count * VRow() * outer_taps;
+  int64_t most = TilesThatFit(kMaxBlock, groups * v_floats);
   if (fused) {
-    block = std::min<int64_t>(fit, 48);
-    if (const char* e = getenv("KW_T")) block = atoi(e);
-    chunks = Split(channels, CeilDivide(channels, 256), kLineFloats);
-    blocks = Split(tiles, CeilDivide(tiles, block), 1);
-    blocks.size = block;
-    blocks.count = CeilDivide(tiles, block);
-    shared = batch = 1;
-    return;
+    // V and M of a block in three quarters of the second-level cache.
+    const int64_t fit = CacheFloats() * 3 / 4 / (v_floats + planes * Width());
+    most = std::clamp(fit / kTileUnit * kTileUnit, kMinFusedBlock, kMaxBlock);
   }
-  int64_t chunk = kChunk;
-  if (const char* e = getenv("KW_C")) chunk = atoi(e);
-  chunks = Split(channels, CeilDivide(channels, chunk), kLineFloats);
-  block = 48;
-  if (const char* e = getenv("KW_T")) block = atoi(e);
-  block = std::min(block, RoundUp(tiles, 1));
-  blocks = Split(tiles, 1, 1);
-  blocks.size = block;
-  blocks.count = CeilDivide(tiles, block);
-  int64_t budget = kSharedBytes;
-  if (const char* e = getenv("KW_S")) budget = atol(e) << 20;
-  shared = std::clamp<int64_t>(budget / 4 / (groups * ChunkCount() * VSize()),
-                               1, blocks.count);
-  batch = shared;
-  if (const char* e = getenv("KW_B")) batch = atoi(e);
-  while (batch > 1 &&
-         groups * columns.count * CeilDivide(shared, batch) < kWantedTasks &&
-         batch * block > 96) {
-    batch = CeilDivide(batch, 2);
-  }
-  (void)depth;
+  blocks = Split(tiles, CeilDivide(tiles, most), kTileUnit / 2);
+  block = std::min(blocks.size, tiles);
+  shared = batch = 1;
+  if (fused) return;
+  const int64_t room = kSharedFloats / (groups * ChunkCount() * VSize());
+  shared = Split(blocks.count,
+                 CeilDivide(blocks.count, std::max<int64_t>(1, room)), 1)
+               .size;
+  // As many blocks a task as leave enough tasks, but enough for U to pay.
+  const int64_t tasks = groups * columns.count;
+  batch = std::max(Split(shared, CeilDivide(kWantedTasks, tasks), 1).size,
+                   std::min(shared, CeilDivide(kBatchTiles, block)));
 }
 
 // The scratch of one worker.
@@ -136,6 +138,8 @@ struct Scratch {
   float* taps;
   const float** a_rows;
   float** c_rows;
+  Tiling::Place* places;
+  const void** lines;
 
   Scratch(const Plan& p, Arena* arena) {
     v = p.fused ? arena->Take(p.ChunkCount() * p.VSize()) : nullptr;
@@ -144,6 +148,8 @@ struct Scratch {
     taps = arena->Take(p.TapCount() * p.TapSize());
     a_rows = arena->Take<const float*>(p.block);
     c_rows = arena->Take<float*>(p.block);
+    places = arena->Take<Tiling::Place>(p.block);
+    lines = arena->Take<const void*>(FetchList::kRoom);
   }
 
   static int64_t Bytes(const Plan& p) {
@@ -213,6 +219,7 @@ class ImagePass {
                   static_cast<double>(p_.columns.total)),
         [&](int64_t begin, int64_t end, int worker) {
           const Scratch scratch = ScratchOf(worker);
+          FetchList list(scratch.lines);
           for (int64_t i = begin; i < end; ++i) {
             const int64_t group = i % p_.groups, block = i / p_.groups;
             for (int64_t chunk = 0; chunk < chunks; ++chunk) {
@@ -221,10 +228,19 @@ class ImagePass {
             }
             for (int64_t part = 0; part < parts; ++part) {
               for (int64_t chunk = 0; chunk < chunks; ++chunk) {
-                Multiply(block, part, chunk, scratch.v + chunk * p_.VSize(),
-                         shared_ + ((group * parts + part) * chunks + chunk) *
-                                       p_.USize(),
-                         scratch, scratch.m);
+                const int64_t product = part * chunks + chunk;
+                list.Clear();
+                if (chunk + 1 == chunks) {
+                  AddResult(group, block, part, &list);
+                }
+                if (i + 1 < end) {
+                  AddSource((i + 1) % p_.groups, (i + 1) / p_.groups, product,
+                            parts * chunks, &list);
+                }
+                Multiply(
+                    block, part, chunk, scratch.v + chunk * p_.VSize(),
+                    shared_ + (group * parts * chunks + product) * p_.USize(),
+                    scratch, scratch.m, &list);
               }
               TransformResult(group, block, part, scratch.m);
             }
@@ -254,6 +270,7 @@ class ImagePass {
                     static_cast<double>(p_.columns.size)),
           [&](int64_t begin, int64_t end, int worker) {
             const Scratch scratch = ScratchOf(worker);
+            FetchList list(scratch.lines);
             for (int64_t i = begin; i < end; ++i) {
               const int64_t part = i % parts, group = i / parts % p_.groups;
               const int64_t from = i / parts / p_.groups * p_.batch;
@@ -262,9 +279,15 @@ class ImagePass {
                 TransformFilter(group, part, chunk, scratch, scratch.u);
                 for (int64_t b = from; b < until; ++b) {
                   const int64_t at = (b * p_.groups + group) * chunks + chunk;
+                  list.Clear();
+                  if (chunk + 1 == chunks) {
+                    AddResult(group, first + b, part, &list);
+                  } else if (b == from) {
+                    AddFilter(group, part, chunk + 1, &list);
+                  }
                   Multiply(first + b, part, chunk, shared_ + at * p_.VSize(),
                            scratch.u, scratch,
-                           scratch.m + (b - from) * p_.MSize());
+                           scratch.m + (b - from) * p_.MSize(), &list);
                 }
               }
               for (int64_t b = from; b < until; ++b) {
@@ -284,66 +307,117 @@ class ImagePass {
     const int64_t channel = group * p_.channels + p_.chunks.Begin(part);
     const Element* data = source_ + channel * p_.tiling.source.channel_step;
     const int64_t first = p_.blocks.Begin(block);
-    for (int64_t t = 0; t < p_.blocks.Size(block); ++t) {
-      transforms_.input(
-          p_.tiling.SourceTile(p_.tiling.At(first + t), tap, data),
-          p_.chunks.Size(part), v + t * p_.VRow(), p_.VPlane());
+    const int64_t tiles = p_.blocks.Size(block);
+    Tile<const Element> next =
+        p_.tiling.SourceTile(p_.tiling.At(first), tap, data);
+    for (int64_t t = 0; t < tiles; ++t) {
+      const Tile<const Element> tile = next;
+      if (t + 1 < tiles) {
+        next = p_.tiling.SourceTile(p_.tiling.At(first + t + 1), tap, data);
+        FetchTile(p_.tiling.Centre(next), p_.chunks.Size(part));
+      }
+      transforms_.input(tile, p_.chunks.Size(part), v + t * p_.VRow(),
+                        p_.VPlane());
     }
+  }
+
+  // What TransformResult will write.
+  void AddResult(int64_t group, int64_t block, int64_t part,
+                 FetchList* list) const {
+    const int64_t channel = group * p_.columns.total + p_.columns.Begin(part);
+    const Element* data = result_ + channel * p_.tiling.result.channel_step;
+    const int64_t first = p_.blocks.Begin(block);
+    for (int64_t t = 0; t < p_.blocks.Size(block); ++t) {
+      AddTile(p_.tiling.ResultTile(p_.tiling.At(first + t), data),
+              p_.columns.Size(part), list);
+    }
+  }
+
+  // Part `part` of `parts` of what TransformSource will read.
+  void AddSource(int64_t group, int64_t block, int64_t part, int64_t parts,
+                 FetchList* list) const {
+    const Element* data =
+        source_ + group * p_.channels * p_.tiling.source.channel_step;
+    const int64_t first = p_.blocks.Begin(block);
+    const int64_t tiles = p_.blocks.Size(block);
+    for (int64_t t = tiles * part / parts; t < tiles * (part + 1) / parts;
+         ++t) {
+      AddTile(p_.tiling.Centre(
+                  p_.tiling.SourceTile(p_.tiling.At(first + t), 0, data)),
+              p_.channels, list);
+    }
+  }
+
+  static void AddTile(const Tile<const Element>& tile, int64_t channels,
+                      FetchList* list) {
+    VisitPixels(tile, channels, [&](const Element* pixel, int64_t bytes) {
+      list->Add(pixel, bytes);
+    });
+  }
+
+  // What TransformFilter will read.
+  void AddFilter(int64_t group, int64_t part, int64_t chunk,
+                 FetchList* list) const {
+    const int64_t depth = p_.chunks.Size(chunk % p_.chunks.count);
+    const int64_t columns = p_.columns.Size(part);
+    const Element* data = filter_ + FilterOffset(group, part, chunk);
+    const int64_t rows = p_.backwards ? columns : depth;
+    const int64_t bytes =
+        (p_.backwards ? depth : columns) * int64_t{sizeof(Element)};
+    for (int64_t tap = 0; tap < p_.TapCount(); ++tap) {
+      const Element* at = data + tap / p_.transforms.taps * RowStep() +
+                          tap % p_.transforms.taps * ColumnStep();
+      for (int64_t row = 0; row < rows; ++row, at += shape_.out_channels) {
+        list->Add(at, bytes);
+      }
+    }
+  }
+
+  // Elements between neighbouring taps of the transformed axes.
+  int64_t RowStep() const {
+    return p_.tiling.dims() == 2 ? TapStep(shape_, p_.tiling.row_axis) : 0;
+  }
+  int64_t ColumnStep() const { return TapStep(shape_, p_.tiling.column_axis); }
+
+  // The filter's element for the first row and column of a chunk of U.
+  int64_t FilterOffset(int64_t group, int64_t part, int64_t chunk) const {
+    const int64_t column = p_.columns.Begin(part);
+    const int64_t channel = p_.chunks.Begin(chunk % p_.chunks.count);
+    const int64_t o = shape_.out_channels;
+    return group * shape_.GroupOutChannels() +
+           (p_.backwards ? channel + column * o : column + channel * o) +
+           p_.tiling.OuterTapOffset(shape_, chunk / p_.chunks.count);
   }
 
   // U of a chunk of channels, for a block of columns.
   void TransformFilter(int64_t group, int64_t part, int64_t chunk,
                        const Scratch& scratch, float* u) const {
-    const int64_t column = p_.columns.Begin(part);
     const int64_t columns = p_.columns.Size(part);
     const int64_t depth = p_.chunks.Size(chunk % p_.chunks.count);
-    const int64_t channel = p_.chunks.Begin(chunk % p_.chunks.count);
     const int64_t taps = p_.transforms.taps;
-    const bool is_2d = p_.tiling.dims() == 2;
-    const int64_t column_step = TapStep(shape_, p_.tiling.column_axis);
-    const int64_t row_step = is_2d ? TapStep(shape_, p_.tiling.row_axis) : 0;
+    const int64_t offset = FilterOffset(group, part, chunk);
     const int64_t o = shape_.out_channels;
-
-    // The filter's element for the first row and column of U's chunk.
-    int64_t offset = group * shape_.GroupOutChannels();
-    offset += p_.backwards ? channel + column * o : column + channel * o;
-    offset += p_.tiling.OuterTapOffset(shape_, chunk / p_.chunks.count);
-
-    Tile<const float> tile = {};
-    tile.channel_stride = 1;
-    tile.row_end = is_2d ? static_cast<int>(taps) : 1;
-    tile.column_end = static_cast<int>(taps);
-    if constexpr (std::is_same_v<Element, float>) {
-      if (!p_.backwards) {
-        tile.row_stride = row_step;
-        tile.column_stride = column_step;
-        for (int64_t j = 0; j < columns; j += p_.kernel.panel) {
-          const int64_t count = std::min(p_.kernel.panel, columns - j);
-          const int64_t width = RoundUp(count, p_.kernel.lanes);
-          for (int64_t c = 0; c < depth; ++c) {
-            tile.data = filter_ + offset + c * o + j;
-            p_.transforms.filter(tile, count, u + depth * j + c * width,
-                                 p_.UPlane());
-          }
-        }
-        return;
-      }
-    }
-    // Each tap in panels of floats first. Backwards the filter is rotated: the
-    // panels of the taps are taken in the opposite order.
-    const int64_t rows = tile.row_end;
+    // Each tap in panels of floats first: side by side the taps of a filter
+    // would fall into one set of the cache where channels are a power of two.
+    // Backwards the filter is rotated: its taps are taken in the opposite
+    // order.
+    const int64_t rows = p_.tiling.dims() == 2 ? taps : 1;
     for (int64_t i = 0; i < rows; ++i) {
       for (int64_t j = 0; j < taps; ++j) {
         const int64_t to =
             p_.backwards ? (rows - 1 - i) * taps + taps - 1 - j : i * taps + j;
         PackPanels(p_.kernel, {0, depth, depth}, columns,
-                   filter_ + offset + i * row_step + j * column_step,
+                   filter_ + offset + i * RowStep() + j * ColumnStep(),
                    p_.backwards ? 1 : o, p_.backwards ? o : 1,
                    scratch.taps + to * p_.TapSize());
       }
     }
+    Tile<const float> tile = {};
     tile.row_stride = taps * p_.TapSize();
     tile.column_stride = p_.TapSize();
+    tile.channel_stride = 1;
+    tile.row_end = static_cast<int>(rows);
+    tile.column_end = static_cast<int>(taps);
     for (int64_t j = 0; j < columns; j += p_.kernel.panel) {
       const int64_t width =
           RoundUp(std::min(p_.kernel.panel, columns - j), p_.kernel.lanes);
@@ -357,26 +431,27 @@ class ImagePass {
 
   // M (+)= V U, plane by plane.
   void Multiply(int64_t block, int64_t part, int64_t chunk, const float* v,
-                const float* u, const Scratch& scratch, float* m) const {
+                const float* u, const Scratch& scratch, float* m,
+                FetchList* list) const {
     const int64_t tiles = p_.blocks.Size(block);
     const int64_t columns = p_.columns.Size(part);
     const int64_t depth = p_.chunks.Size(chunk % p_.chunks.count);
     const int64_t width = p_.Width();
+    int64_t calls = p_.planes * CeilDivide(columns, p_.kernel.panel);
+    for (int64_t t = 0; t < tiles; ++t) {
+      scratch.a_rows[t] = v + t * p_.VRow();
+      scratch.c_rows[t] = m + t * width;
+    }
     for (int64_t f = 0; f < p_.planes; ++f) {
-      for (int64_t t = 0; t < tiles; ++t) {
-        scratch.a_rows[t] = v + t * p_.VRow();
-        scratch.c_rows[t] = m + t * width;
-      }
       for (int64_t j = 0; j < columns; j += p_.kernel.panel) {
         // M has room for whole vectors, and so all of them are written.
         const int64_t count =
             RoundUp(std::min(p_.kernel.panel, columns - j), p_.kernel.lanes);
-        p_.kernel.by_rows(tiles, count, depth, scratch.a_rows, u + depth * j,
-                          scratch.c_rows, j, chunk > 0);
+        list->Fetch(calls--);
+        p_.kernel.by_rows(tiles, count, depth, scratch.a_rows, f * p_.VPlane(),
+                          u + f * p_.UPlane() + depth * j, scratch.c_rows,
+                          f * p_.MPlane() + j, chunk > 0);
       }
-      v += p_.VPlane();
-      u += p_.UPlane();
-      m += p_.MPlane();
     }
   }
 
@@ -387,7 +462,6 @@ class ImagePass {
     const int64_t first = p_.blocks.Begin(block);
     for (int64_t t = 0; t < p_.blocks.Size(block); ++t) {
       transforms_.output(m + t * p_.Width(), p_.MPlane(), p_.columns.Size(part),
-                         false,
                          p_.tiling.ResultTile(p_.tiling.At(first + t), data));
     }
   }
@@ -405,10 +479,26 @@ class ImagePass {
 
 }  // namespace
 
-int64_t ImagePassBytes(int outputs, const Problem& problem, Isa isa,
-                       int threads) {
-  const Plan plan(outputs, problem, isa);
-  return 4 * SharedFloats(plan) + threads * Scratch::Bytes(plan);
+Work ImagePassWork(int outputs, const Problem& problem, Isa isa) {
+  const Plan p(outputs, problem, isa);
+  const double planes = static_cast<double>(p.planes * p.groups);
+  const double tiles = static_cast<double>(p.tiles);
+  const double depth = static_cast<double>(p.outer_taps * p.channels);
+  const double columns =
+      static_cast<double>(RoundUp(p.columns.total, p.kernel.lanes));
+  const double makings =
+      p.fused ? 2 : static_cast<double>(CeilDivide(p.blocks.count, p.batch));
+  const double v =
+      kMacsPerV +
+      (p.fused ? 0 : kMacsPerSharedV * static_cast<double>(p.columns.count));
+  Work work;
+  work.shared_bytes = 4 * SharedFloats(p);
+  work.worker_bytes = Scratch::Bytes(p);
+  work.fits = p.fused || SharedFloats(p) <= 2 * kMaxSharedFloats;
+  work.macs = planes * (ProductMacs(tiles * depth * columns, p.chunks.size) +
+                        tiles * depth * v + tiles * columns * kMacsPerM +
+                        makings * depth * columns * kMacsPerU);
+  return work;
 }
 
 template <typename Element>

@@ -23,15 +23,19 @@ Image ImageOf(const ConvShape& shape, const int64_t* size, int64_t channels) {
 }
 
 // The part of `count` pixels, `step` apart from `first` on, that lies within
-// [0, size).
+// [0, size). Divides only at the border.
 void Clip(int64_t first, int64_t step, int64_t size, int count, int* begin,
           int* end) {
   const int64_t n = count;
-  *begin =
-      static_cast<int>(first >= 0 ? 0 : std::min(n, CeilDivide(-first, step)));
-  *end = static_cast<int>(
-      first >= size ? 0 : std::min(n, CeilDivide(size - first, step)));
-  *end = std::max(*begin, *end);
+  *begin = 0;
+  *end = count;
+  if (first < 0) {
+    *begin = static_cast<int>(std::min(n, CeilDivide(-first, step)));
+  }
+  if (first + (n - 1) * step >= size) {
+    const int64_t inside = first < size ? CeilDivide(size - first, step) : 0;
+    *end = std::max(*begin, static_cast<int>(std::min(n, inside)));
+  }
 }
 
 }  // namespace

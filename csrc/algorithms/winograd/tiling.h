@@ -9,6 +9,8 @@
 #ifndef KCONV_ALGORITHMS_WINOGRAD_TILING_H_
 #define KCONV_ALGORITHMS_WINOGRAD_TILING_H_
 
+#include <algorithm>
+
 #include "algorithms/winograd/transforms.h"
 #include "conv.h"
 
@@ -67,6 +69,18 @@ struct Tiling {
   template <typename Element>
   Tile<Element> SourceTile(const Place& place, int64_t outer_tap,
                            Element* data) const;
+  // Of a source tile the part that its neighbours do not read as well, about.
+  template <typename Element>
+  Tile<Element> Centre(Tile<Element> tile) const {
+    const int from = taps / 2, until = from + outputs;
+    tile.column_begin = std::max(tile.column_begin, from);
+    tile.column_end = std::min(tile.column_end, until);
+    if (dims() == 2) {
+      tile.row_begin = std::max(tile.row_begin, from);
+      tile.row_end = std::min(tile.row_end, until);
+    }
+    return tile;
+  }
   template <typename Element>
   Tile<Element> ResultTile(const Place& place, Element* data) const;
 

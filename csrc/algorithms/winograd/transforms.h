@@ -47,10 +47,10 @@ template <typename Element>
 using Expand = void (*)(const Tile<const Element>& tile, int64_t channels,
                         float* to, int64_t plane);
 
-// Reads frequencies, whole vectors of them, writes or adds to a tile.
+// Reads frequencies, whole vectors of them, writes a tile.
 template <typename Element>
 using Contract = void (*)(const float* from, int64_t plane, int64_t channels,
-                          bool accumulate, const Tile<Element>& tile);
+                          const Tile<Element>& tile);
 
 template <typename Element>
 struct ImageTransforms {

@@ -1,5 +1,7 @@
 #include "algorithms/winograd/winograd.h"
 
+#include <algorithm>
+
 #include "algorithms/winograd/tiling.h"
 
 namespace kconv {
@@ -7,39 +9,67 @@ namespace {
 
 using winograd::Tiling;
 
+winograd::Work WorkOf(int outputs, const Problem& problem, Isa isa) {
+  return problem.pass == Pass::kFilterGradient
+             ? winograd::FilterGradientWork(outputs, problem, isa)
+             : winograd::ImagePassWork(outputs, problem, isa);
+}
+
+// Fewer channels, or results along a transformed axis, make the transforms
+// cost more than the products save.
+constexpr int64_t kMinChannels = 4;
+constexpr int64_t kMinResults = 2;
+
 template <int kOutputs>
 const char* Refuse(const Problem& problem) {
   const ConvShape& s = problem.shape;
-  bool transformed[kMaxSpatialDims];
-  if (problem.device != Device::kCpu) return "winograd runs on the CPU only.";
-  if (problem.epilogue) return "winograd fuses nothing into the convolution.";
+  if (problem.device != Device::kCpu) return "winograd has no GPU kernel.";
+  if (problem.epilogue) return "winograd fuses no epilogue yet.";
   if (problem.dtype == DType::kFloat64) {
     return "winograd takes float32, bfloat16 and float16 only.";
   }
   for (int i = 0; i < kMaxSpatialDims; ++i) {
     if (s.stride[i] != 1) return "winograd takes strides of 1 only.";
   }
+  bool transformed[kMaxSpatialDims];
   if (Tiling::TransformedAxes(s, transformed) == 0) {
     return "winograd takes kernels with an axis of 3 or 5 taps only.";
   }
-  if (kOutputs > 4 && Tiling(s, problem.pass, kOutputs).taps > 3) {
+  if (std::min(s.GroupInChannels(), s.GroupOutChannels()) < kMinChannels) {
+    return "winograd does not pay with fewer than 4 channels or filters a "
+           "group.";
+  }
+  const Tiling tiling(s, problem.pass, kOutputs);
+  for (int i = 0; i < kMaxSpatialDims; ++i) {
+    if (transformed[i] && tiling.result.size[i] < kMinResults) {
+      return "winograd does not pay for images of one pixel along an axis.";
+    }
+  }
+  if (kOutputs > 4 && tiling.taps > 3) {
     return "winograd:f6 takes kernels of 3 taps only: with 5 it rounds too "
            "much.";
+  }
+  if (!WorkOf(kOutputs, problem, Isa::kBaseline).fits) {
+    return "winograd would take more than 128 MiB of workspace for so many "
+           "channels.";
   }
   return nullptr;
 }
 
 template <int kOutputs>
 int64_t Workspace(const Problem& problem, Isa isa, int threads) {
-  if (problem.pass == Pass::kFilterGradient) {
-    return winograd::FilterGradientBytes(kOutputs, problem, isa, threads);
-  }
-  return winograd::ImagePassBytes(kOutputs, problem, isa, threads);
+  const winograd::Work work = WorkOf(kOutputs, problem, isa);
+  return work.shared_bytes + threads * work.worker_bytes;
 }
 
 template <int kOutputs>
 double Cost(const Problem& problem, const Cpu& cpu, Isa isa) {
-  return 5e-6 + problem.Macs() / cpu.PeakMacs(isa, 4) / kOutputs;
+  // Of the peak: measured on Zen 3. With AVX-512 a guess, as in gemm.
+  const double efficiency = isa == Isa::kAvx512 ? 0.45 : 0.85;
+  // F(6x6) rounds more, and so must win clearly.
+  const double handicap = kOutputs == 6 ? 1.1 : 1.0;
+  return 1e-5 + handicap * WorkOf(kOutputs, problem, isa).macs /
+                    (efficiency * cpu.PeakMacs(isa, 4));
 }
 
 template <typename Element>

@@ -7,18 +7,24 @@
 
 namespace kconv::winograd {
 
+// What a pass takes.
+struct Work {
+  int64_t shared_bytes;  // of workspace, for all threads ...
+  int64_t worker_bytes;  // ... and for each
+  bool fits;             // whether the workspace stays within its bound
+  double macs;           // time, in multiply-adds at the peak
+};
+
 // Forward and input gradient, with tiles of `outputs` results a dimension.
 template <typename Element>
 void RunImagePass(int outputs, const Problem& problem, const ConvArgs& args,
                   Context* ctx);
-int64_t ImagePassBytes(int outputs, const Problem& problem, Isa isa,
-                       int threads);
+Work ImagePassWork(int outputs, const Problem& problem, Isa isa);
 
 template <typename Element>
 void RunFilterGradient(int outputs, const Problem& problem,
                        const ConvArgs& args, Context* ctx);
-int64_t FilterGradientBytes(int outputs, const Problem& problem, Isa isa,
-                            int threads);
+Work FilterGradientWork(int outputs, const Problem& problem, Isa isa);
 
 }  // namespace kconv::winograd
 
