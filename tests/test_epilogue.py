@@ -234,7 +234,7 @@ def test_bad_bias():
         good[:5],
         good[None],
         good.astype("float64"),
-        np.float32(1),
+        np.array(1, "float32"),
         good[::-1],
     ):
         with pytest.raises((ValueError, TypeError), match="Received: "):

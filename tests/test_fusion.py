@@ -277,10 +277,9 @@ def test_unknown_shapes():
             input_signature=[tf.TensorSpec(shape) for shape in shapes],
         )
         assert_accurate(function(x, w, bias).numpy(), *judge)
-        with pytest.raises(tf.errors.InvalidArgumentError):
-            if shapes[2] == bias.shape:
-                raise tf.errors.InvalidArgumentError(None, None, "")
-            function(x, w, bias[1:])
+        if shapes[2] != bias.shape:
+            with pytest.raises(tf.errors.InvalidArgumentError, match="Received: "):
+                function(x, w, bias[1:])
 
 
 # Which kernel runs.
@@ -381,8 +380,9 @@ def test_bad_arguments_are_told_before_anything_runs(options, message, monkeypat
     monkeypatch.setattr(dispatch, "conv", lambda *_: pytest.fail("an op was run"))
     inputs, kernel = np.zeros(IMAGE, "float32"), np.zeros(KERNEL, "float32")
     for given in (inputs, keras.KerasTensor(IMAGE)):
-        with pytest.raises(ValueError, match=f"(?s){message}.*Received: |{message}"):
+        with pytest.raises(ValueError, match=message) as error:
             kconv.ops.conv(given, kernel, **options)
+        assert "Received: " in str(error.value)
 
 
 def test_conv_is_a_node_of_a_functional_model():
