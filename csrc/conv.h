@@ -12,6 +12,7 @@
 #include <functional>
 #include <string>
 
+#include "activation.h"
 #include "cpu.h"
 
 namespace kconv {
@@ -81,35 +82,36 @@ bool SamePadding(int64_t input, int64_t kernel, int64_t stride,
 // `output`. Returns the empty string, or a sentence that says what is wrong.
 std::string CompleteShape(ConvShape* shape);
 
+// What follows a forward convolution while its results are in the cache:
+//   output = activation(convolution + bias)
+// in the type that sums are kept in, rounded once. epilogue.h computes it.
+struct Epilogue {
+  bool bias = false;  // whether ConvArgs::bias is given
+  Activation activation = Activation::kNone;
+
+  bool Empty() const { return !bias && activation == Activation::kNone; }
+};
+
 // What an algorithm is asked to compute.
 struct Problem {
   ConvShape shape;
   Pass pass = Pass::kForward;
   DType dtype = DType::kFloat32;
   Device device = Device::kCpu;
-  bool epilogue = false;  // whether ConvArgs::epilogue is given
+  Epilogue epilogue;
 
   // Multiply-accumulates by the definition, padding counted as work.
   double Macs() const;
 };
 
-// What follows a forward convolution in the same pass over its output:
-//   output = activation(convolution + bias + residual).
-struct Epilogue {
-  enum class Activation { kNone, kRelu, kRelu6 };
-  const void* bias = nullptr;      // [out_channels], or null
-  const void* residual = nullptr;  // of the output's shape, or null
-  Activation activation = Activation::kNone;
-};
-
-// The three tensors. The pass says which one is written: forward `output`,
-// input gradient `input`, filter gradient `filter`; the gradient of the output
-// is read from `output`.
+// The three tensors, and the bias. The pass says which one is written: forward
+// `output`, input gradient `input`, filter gradient `filter`; the gradient of
+// the output is read from `output`.
 struct ConvArgs {
   void* input = nullptr;
   void* filter = nullptr;
   void* output = nullptr;
-  const Epilogue* epilogue = nullptr;
+  const void* bias = nullptr;  // [out_channels], of the elements' type
 };
 
 // What a run borrows from its caller.

@@ -16,6 +16,7 @@ import keras
 import tensorflow as tf
 
 from kconv import runtime
+from kconv.epilogue import NO_EPILOGUE
 
 NAME = "builtin"
 
@@ -173,7 +174,7 @@ def run(pass_, spec, operands):
     return result
 
 
-def conv(spec, inputs, kernel):
+def conv(spec, inputs, kernel, epilogue=NO_EPILOGUE):
     """Computes any convolution, with its stock gradients, on any device and in XLA.
 
     Stock lacks explicit padding, strides together with dilation and, on CPU,
@@ -184,6 +185,7 @@ def conv(spec, inputs, kernel):
         spec: A `ConvSpec`.
         inputs: A tensor.
         kernel: A tensor.
+        epilogue: An `Epilogue`.
 
     Returns:
         A tensor.
@@ -191,8 +193,12 @@ def conv(spec, inputs, kernel):
     if spec.data_format == "channels_first" and not runtime.has_gpu():
         inputs = tf.transpose(inputs, [0, *range(2, spec.dims + 2), 1])
         last = dataclasses.replace(spec, data_format="channels_last")
-        outputs = conv(last, inputs, kernel)
+        outputs = conv(last, inputs, kernel, epilogue)
         return tf.transpose(outputs, [0, spec.dims + 1, *range(1, spec.dims + 1)])
+    return epilogue.apply(_conv(spec, inputs, kernel), spec.data_format)
+
+
+def _conv(spec, inputs, kernel):
     if 0 in spec.output_shape(tuple(inputs.shape), tuple(kernel.shape))[1:]:
         return _empty(spec, inputs, kernel)
     strides, padding = spec.strides, spec.padding

@@ -55,7 +55,8 @@ def revert(model):
 
     The inverse of `kconv.convert`, which tells what is kept. A `kconv.ops.conv` in the
     graph of a Functional model becomes a `keras.ops.conv`, unless its padding is not
-    `"valid"` or `"same"` or it has both strides and dilation, which Keras does not do.
+    `"valid"` or `"same"`, it has both strides and dilation, or it has a bias or an
+    activation, which Keras does not do.
 
     Args:
         model: A Sequential or Functional model.
@@ -275,9 +276,12 @@ def _stock_operation(node):
         max(keras.tree.flatten(config[key])) > 1 for key in ("strides", "dilation_rate")
     )
     named = str(config["padding"]).lower() in ("valid", "same")
-    if not named or (strided and dilated):
+    # A bias is an operand, the third one.
+    more = any(len(call.arguments.args) > 2 for call in node._inbound_nodes)
+    more = more or config["activation"] not in (None, "linear")
+    if not named or more or (strided and dilated):
         return type(node).from_config(config)
-    del config["algorithm"]
+    del config["algorithm"], config["activation"]
     # The class of Keras's nodes has no public name.
     tensor = keras.KerasTensor((1, 1, 1))
     return type(keras.ops.conv(tensor, tensor)._keras_history.operation)(**config)

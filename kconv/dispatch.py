@@ -13,6 +13,7 @@ import typing
 import tensorflow as tf
 
 from kconv import builtin, native, runtime
+from kconv.epilogue import NO_EPILOGUE, Epilogue
 
 AUTO = "auto"
 PASSES = ("forward", "input_gradient", "filter_gradient")
@@ -211,25 +212,26 @@ def builtin_batches(pass_, spec, input_shape, kernel_shape, dtype, deterministic
     return range(1, large) if small_wins else range(large, ANY_BATCH.stop)
 
 
-def conv(spec, inputs, kernel):
+def conv(spec, inputs, kernel, epilogue=NO_EPILOGUE):
     """Computes a convolution, each pass of it and of its gradients by its best kernel.
 
     Args:
         spec: A `ConvSpec`.
         inputs: A tensor.
         kernel: A tensor of the same dtype.
+        epilogue: An `Epilogue`.
 
     Returns:
         A tensor.
     """
     dtype = inputs.dtype.name
     if why_stock(spec.algorithm, dtype):
-        return builtin.conv(spec, inputs, kernel)
+        return builtin.conv(spec, inputs, kernel, epilogue)
     if spec.algorithm != AUTO:
         shapes = tuple(inputs.shape), tuple(kernel.shape)
         if None not in spec.size(shapes[0]):  # else the op decides when it runs
             check_not_refused("forward", spec, *shapes, dtype)
-    return run("forward", spec, Operands(inputs, kernel))
+    return run("forward", spec, Operands(inputs, kernel), epilogue)
 
 
 @functools.lru_cache(maxsize=4096)
@@ -244,13 +246,16 @@ def check_not_refused(pass_, spec, input_shape, kernel_shape, dtype):
             )
 
 
-def run(pass_, spec, operands):
+def run(pass_, spec, operands, epilogue=NO_EPILOGUE):
     """Computes one pass by the kernel that is best for it.
+
+    The estimates leave the epilogue out: it costs all kernels about the same.
 
     Args:
         pass_: String, one of `PASSES`.
         spec: A `ConvSpec`.
         operands: An `Operands`.
+        epilogue: An `Epilogue`, which only the forward pass may have.
 
     Returns:
         A tensor, whose gradients again run by the kernels that are best for them.
@@ -264,26 +269,33 @@ def run(pass_, spec, operands):
     )
     batches = builtin_batches(pass_, *problem)
     if not batches:
-        return _run_native(pass_, spec, operands)
+        return _run_native(pass_, spec, operands, epilogue)
     if not runtime.may_differentiate() or all(
         builtin_batches(other, *problem) == ANY_BATCH for other in PASSES
     ):
-        return _run_chosen(pass_, spec, operands, batches)
+        return _run_chosen(pass_, spec, operands, epilogue, batches)
 
     # Stock's kernel would bring its own gradients along.
     given = [name for name in Operands._fields if name != _COMPUTES[pass_]]
+    biases = [] if epilogue.bias is None else [epilogue.bias]
 
     @tf.custom_gradient
-    def with_gradients(*tensors):
-        inner = operands._replace(**dict(zip(given, tensors, strict=True)))
+    def with_gradients(first, second, *biases):
+        inner = operands._replace(**{given[0]: first, given[1]: second})
+        inner_epilogue = Epilogue(*biases, activation=epilogue.activation)
+        result = _run_chosen(pass_, spec, inner, inner_epilogue, batches)
 
         def gradient(upstream):
+            upstream, by_bias = inner_epilogue.gradients(
+                result, upstream, spec.data_format
+            )
             found = gradients(pass_, spec, inner, upstream)
-            return [getattr(found, name) for name in given]
+            of_bias = [by_bias] if biases else []
+            return [*(getattr(found, name) for name in given), *of_bias]
 
-        return _run_chosen(pass_, spec, inner, batches), gradient
+        return result, gradient
 
-    return with_gradients(*(getattr(operands, name) for name in given))
+    return with_gradients(*(getattr(operands, name) for name in given), *biases)
 
 
 def gradients(pass_, spec, operands, upstream):
@@ -312,24 +324,36 @@ def gradients(pass_, spec, operands, upstream):
     )
 
 
-def _run_chosen(pass_, spec, operands, batches):
+def _run_chosen(pass_, spec, operands, epilogue, batches):
+    def run_stock(operands, epilogue):
+        result = builtin.run(pass_, spec, operands)
+        return epilogue.apply(result, spec.data_format)
+
     if batches == ANY_BATCH:
-        return builtin.run(pass_, spec, operands)
+        return run_stock(operands, epilogue)
     # Under a tape tf.cond differentiates its branches at once, and so the gradients of
     # these, without end. Nobody needs them: the caller knows the gradients.
     held = Operands(*(t if t is None else tf.stop_gradient(t) for t in operands))
+    if epilogue.bias is not None:
+        epilogue = epilogue._replace(bias=tf.stop_gradient(epilogue.bias))
     batch = tf.shape(held.input)[0]
     return tf.cond(
         (batch >= batches.start) & (batch < batches.stop),
-        lambda: builtin.run(pass_, spec, held),
-        lambda: _run_native(pass_, spec, held),
+        lambda: run_stock(held, epilogue),
+        lambda: _run_native(pass_, spec, held, epilogue),
     )
 
 
-def _run_native(pass_, spec, operands):
+def _run_native(pass_, spec, operands, epilogue=NO_EPILOGUE):
     x, kernel, dy = operands
     if pass_ == "forward":
-        return native.ops().kconv_conv(input=x, filter=kernel, **spec.attributes)
+        return native.ops().kconv_conv(
+            input=x,
+            filter=kernel,
+            bias=[] if epilogue.bias is None else [epilogue.bias],
+            activation=epilogue.activation,
+            **spec.attributes,
+        )
     if pass_ == "input_gradient":
         return native.ops().kconv_conv_backprop_input(
             input_sizes=_sizes(x), filter=kernel, out_backprop=dy, **spec.attributes

@@ -3,15 +3,19 @@
 import tensorflow as tf
 
 from kconv import dispatch
+from kconv.epilogue import Epilogue
 from kconv.spec import ConvSpec
 
 
 @tf.RegisterGradient("Kconv>Conv")
 def _conv(op, upstream):
-    x, kernel = op.inputs
+    x, kernel, *bias = op.inputs
+    spec = ConvSpec.from_op(op)
+    epilogue = Epilogue(*bias, activation=op.get_attr("activation").decode())
+    upstream, by_bias = epilogue.gradients(op.outputs[0], upstream, spec.data_format)
     operands = dispatch.Operands(input=x, filter=kernel)
-    found = dispatch.gradients("forward", ConvSpec.from_op(op), operands, upstream)
-    return [found.input, found.filter]
+    found = dispatch.gradients("forward", spec, operands, upstream)
+    return [found.input, found.filter, *([by_bias] if bias else [])]
 
 
 @tf.RegisterGradient("Kconv>ConvBackpropInput")

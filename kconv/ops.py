@@ -6,6 +6,7 @@ import tensorflow as tf
 from kconv import dispatch, explanation
 from kconv import gradients as gradients  # registers those of kconv's ops
 from kconv.dispatch import check_algorithm
+from kconv.epilogue import ACTIVATIONS, LINEAR, Epilogue
 from kconv.spec import conv_spec, is_integer, plain
 
 
@@ -19,10 +20,12 @@ class Conv(keras.Operation):
         data_format: As in `kconv.ops.conv`.
         dilation_rate: As in `kconv.ops.conv`.
         algorithm: As in `kconv.ops.conv`.
+        activation: As in `kconv.ops.conv`.
         name: String, the name of the node.
 
     Raises:
-        ValueError: If `algorithm` is unknown; when called, as `kconv.ops.conv`.
+        ValueError: If `algorithm` or `activation` is unknown; when called, as
+            `kconv.ops.conv`.
 
     Example:
 
@@ -40,16 +43,19 @@ class Conv(keras.Operation):
         data_format=None,
         dilation_rate=1,
         algorithm="auto",
+        activation=None,
         *,
         name=None,
     ):
         super().__init__(name=name)
         check_algorithm(algorithm)
+        _check_activation(activation)
         self.strides = plain(strides)
         self.padding = plain(padding)
         self.data_format = data_format or keras.config.image_data_format()
         self.dilation_rate = plain(dilation_rate)
         self.algorithm = algorithm
+        self.activation = activation
 
     def _arguments(self):
         return {
@@ -60,20 +66,24 @@ class Conv(keras.Operation):
             "algorithm": self.algorithm,
         }
 
-    def call(self, inputs, kernel):
-        """Computes the convolution of two tensors."""
-        return conv(inputs, kernel, **self._arguments())
+    def call(self, inputs, kernel, bias=None):
+        """Computes the convolution of two tensors, with the bias if there is one."""
+        return conv(
+            inputs, kernel, **self._arguments(), bias=bias, activation=self.activation
+        )
 
-    def compute_output_spec(self, inputs, kernel):
+    def compute_output_spec(self, inputs, kernel, bias=None):
         """Returns a KerasTensor of the output's shape and dtype."""
         shapes = tuple(inputs.shape), tuple(kernel.shape)
         spec = conv_spec(*shapes, **self._arguments())
         _check_dtypes(inputs, kernel)
+        if bias is not None:
+            _check_bias(bias, inputs, shapes[1][-1])
         return keras.KerasTensor(spec.output_shape(*shapes), dtype=inputs.dtype)
 
     def get_config(self):
         """Returns the arguments that make this operation again."""
-        return {**self._arguments(), "name": self.name}
+        return {**self._arguments(), "activation": self.activation, "name": self.name}
 
 
 def conv(
@@ -84,6 +94,8 @@ def conv(
     data_format=None,
     dilation_rate=1,
     algorithm="auto",
+    bias=None,
+    activation=None,
 ):
     """Convolves in one, two or three spatial dimensions.
 
@@ -116,6 +128,12 @@ def conv(
             with strides.
         algorithm: `"auto"`, or a name out of `kconv.ops.algorithms()` to force an
             algorithm in this operation and in all of its derivatives.
+        bias: Tensor of the dtype of `inputs`, of shape `(filters,)`, to be added to
+            the channels of the output; or None.
+        activation: `"relu"` or `"relu6"`, to be applied last; `"linear"` or None for
+            none. kconv's kernels add the bias and apply the activation to results that
+            are in the cache, and round these once: half types may come out closer to
+            the exact value than from separate operations.
 
     Returns:
         A tensor of the dtype of `inputs`. With padding (before, after), each of its
@@ -134,15 +152,20 @@ def conv(
     >>> y = kconv.ops.conv(x, kernel, strides=2, padding=((1, 0), (1, 0)))  # 4 groups
     >>> y.shape
     TensorShape([4, 5, 5, 64])
+    >>> y = kconv.ops.conv(x, kernel, bias=np.ones(64, "float32"), activation="relu")
 
     Source:
         Dumoulin and Visin, "A guide to convolution arithmetic for deep learning",
         2016, for the sizes.
     """
-    if isinstance(inputs, keras.KerasTensor) or isinstance(kernel, keras.KerasTensor):
-        operation = Conv(strides, padding, data_format, dilation_rate, algorithm)
-        return operation.symbolic_call(inputs, kernel)
+    if any(isinstance(t, keras.KerasTensor) for t in (inputs, kernel, bias)):
+        operation = Conv(
+            strides, padding, data_format, dilation_rate, algorithm, activation
+        )
+        operands = (inputs, kernel) if bias is None else (inputs, kernel, bias)
+        return operation.symbolic_call(*operands)
     check_algorithm(algorithm)
+    _check_activation(activation)
     # Not keras.ops.convert_to_tensor, which leaves Keras variables what they are.
     inputs, kernel = tf.convert_to_tensor(inputs), tf.convert_to_tensor(kernel)
     if None in (inputs.shape.rank, kernel.shape.rank):
@@ -160,16 +183,37 @@ def conv(
         dilation_rate,
         algorithm,
     )
-    return dispatch.conv(spec, inputs, kernel)
+    if bias is not None:
+        bias = tf.convert_to_tensor(bias)
+        _check_bias(bias, inputs, kernel.shape[-1])
+    return dispatch.conv(spec, inputs, kernel, Epilogue(bias, activation or LINEAR))
 
 
-def _check_dtypes(inputs, kernel):
-    if inputs.dtype != kernel.dtype:
-        names = [keras.backend.standardize_dtype(t.dtype) for t in (inputs, kernel)]
+def _check_dtypes(inputs, other, name="kernel"):
+    if inputs.dtype != other.dtype:
+        names = [keras.backend.standardize_dtype(t.dtype) for t in (inputs, other)]
         raise ValueError(
-            "`inputs` and `kernel` must have the same dtype. Received: inputs.dtype="
-            f"{names[0]}, kernel.dtype={names[1]}"
+            f"`inputs` and `{name}` must have the same dtype. Received: inputs.dtype="
+            f"{names[0]}, {name}.dtype={names[1]}"
         )
+
+
+def _check_activation(activation):
+    if activation is not None and activation not in ACTIVATIONS:
+        raise ValueError(
+            f"`activation` must be None or one of {list(ACTIVATIONS)}. Received: "
+            f"activation={activation!r}"
+        )
+
+
+def _check_bias(bias, inputs, filters):
+    shape = None if getattr(bias.shape, "rank", 1) is None else tuple(bias.shape)
+    if shape not in (None, (None,), (filters,)):
+        raise ValueError(
+            "`bias` must have one value for each filter of `kernel`, its last axis. "
+            f"Received: bias.shape={shape}, filters={filters}"
+        )
+    _check_dtypes(inputs, bias, "bias")
 
 
 def algorithms():

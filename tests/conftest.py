@@ -2,6 +2,8 @@
 
 import os
 
+import pytest
+
 # TensorFlow's greetings hide what a failing test prints.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -9,3 +11,23 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 def pytest_configure(config):
     """Registers markers; pyproject.toml leaves out slow tests by default."""
     config.addinivalue_line("markers", "slow: takes minutes; run with `-m slow`")
+
+
+@pytest.fixture
+def estimates(monkeypatch):
+    """Replaces all estimates by (kconv's, stock's), given in seconds by batch."""
+    from kconv import dispatch
+
+    def replace(table):
+        def candidates(pass_, spec, input_shape, kernel_shape, dtype, deterministic):
+            ours, stock = table[pass_](input_shape[0])
+            return (
+                dispatch.Candidate("gemm", None, ours, 0),
+                dispatch.Candidate("builtin", None, stock),
+            )
+
+        monkeypatch.setattr(dispatch, "candidates", candidates)
+        dispatch.builtin_batches.cache_clear()
+
+    yield replace
+    dispatch.builtin_batches.cache_clear()

@@ -78,9 +78,9 @@ class Case:
             return (self.batch, channels, *size)
         return (self.batch, *size, channels)
 
-    def problem(self, core, pass_, dtype="float32"):
+    def problem(self, core, pass_, dtype="float32", **epilogue):
         """The same as a Problem of the compiled module."""
-        return core.Problem(pass_, **dataclasses.asdict(self), dtype=dtype)
+        return core.Problem(pass_, **dataclasses.asdict(self), dtype=dtype, **epilogue)
 
     def operands(self, pass_, dtype="float32", seed=0):
         """Random operands of a pass, in the order that `Problem.run` takes them."""
@@ -95,6 +95,23 @@ class Case:
             rng.standard_normal(shape, np.float32).astype(DTYPES[dtype])
             for shape in shapes[pass_]
         )
+
+    def bias(self, dtype="float32", seed=0):
+        """A random bias."""
+        rng = np.random.default_rng((seed, 1))
+        return rng.standard_normal(self.out_channels, np.float32).astype(DTYPES[dtype])
+
+    def finished(self, expected, bias, activation):
+        """What becomes of `judged`'s (exact, magnitude) with an epilogue.
+
+        Neither activation moves two values further apart: the errors of the sums are
+        all that there is.
+        """
+        exact, magnitude = expected
+        if bias is not None:
+            size = np.abs(np.asarray(bias, np.float64))
+            magnitude = reference.finish(magnitude, size, "linear", self.layout)
+        return reference.finish(exact, bias, activation, self.layout), magnitude
 
     def exact(self, pass_, a, b):
         """The reference's result of a pass."""
@@ -125,6 +142,9 @@ def _both_layouts(cases):
     }
     return {**cases, **first}
 
+
+# What may follow a forward pass: whether with a bias, and the activation.
+EPILOGUES = [(True, "linear"), (True, "relu"), (True, "relu6"), (False, "relu")]
 
 _SAME_3 = ((1, 1), (1, 1))
 

@@ -69,6 +69,17 @@ def filter_gradient(
     return dw
 
 
+def finish(y, bias, activation, layout):
+    """The epilogue: `y` plus the bias, if it is not None, and the activation."""
+    if bias is not None:
+        bias = np.asarray(bias, np.float64)
+        y = _as_layout(_channels_last(y, layout) + bias, layout)
+    # Both keep NaN.
+    if activation in ("relu", "relu6"):
+        y = np.maximum(y, 0)
+    return np.minimum(y, 6) if activation == "relu6" else y
+
+
 def assert_accurate(result, exact, magnitude):
     """Asserts that `result` is `exact` but for the roundings that it may have.
 

@@ -465,6 +465,10 @@ def test_conv_of_a_graph_is_reverted():
     x = kconv.ops.conv(inputs, kernel, strides=(1, 1), padding="SAME", dilation_rate=2)
     x = kconv.ops.conv(x, kernel, padding=((1, 0), (0, 1)))
     x = kconv.ops.conv(x, kernel, strides=2, dilation_rate=2, algorithm="direct")
+    same = {"padding": "same"}
+    x = kconv.ops.conv(x, kernel, **same, activation="linear")
+    x = kconv.ops.conv(x, kernel, **same, activation="relu6")
+    x = kconv.ops.conv(x, kernel, **same, bias=images(4))
     model = keras.Model(inputs, x)
     reverted = kconv.revert(model)
     nodes = [
@@ -472,7 +476,7 @@ def test_conv_of_a_graph_is_reverted():
         for m in (model, reverted)
     ]
     ours = [isinstance(op, kconv.ops.Conv) for op in nodes[1]]
-    assert ours == [False, True, True]
+    assert ours == [False, True, True, False, True, True]
     assert [op.name for op in nodes[1]] == [op.name for op in nodes[0]]
     assert nodes[1][2].algorithm == "direct"
     x = images(2, 8, 8, 4)

@@ -3,7 +3,7 @@
 import numpy as np
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from problems import DTYPES, PASSES, Case
+from problems import DTYPES, EPILOGUES, PASSES, Case
 from reference import assert_accurate
 
 from kconv import native
@@ -60,14 +60,19 @@ def cases(draw):
     dtype=st.sampled_from(list(DTYPES)),
     threads=st.integers(1, 4),
     seed=st.integers(0, 2**32 - 1),
+    epilogue=st.sampled_from([(False, "linear"), *EPILOGUES]),
 )
-def test_random_problem(case, dtype, threads, seed):
+def test_random_problem(case, dtype, threads, seed, epilogue):
     for pass_ in PASSES:
-        problem = case.problem(core, pass_, dtype)
+        has_bias, activation = epilogue if pass_ == "forward" else (False, "linear")
+        problem = case.problem(core, pass_, dtype, bias=has_bias, activation=activation)
         assert problem.output_shape == case.output_shape
         a, b = case.operands(pass_, dtype, seed)
         exact = case.exact(pass_, a, b)
         magnitude = case.exact(pass_, np.abs(a), np.abs(b))
+        bias = case.bias(dtype, seed) if has_bias else None
+        if pass_ == "forward":
+            exact, magnitude = case.finished((exact, magnitude), bias, activation)
         refused = {
             row["algorithm"] for row in problem.explain() if row["refusal"] is not None
         }
@@ -77,7 +82,13 @@ def test_random_problem(case, dtype, threads, seed):
                 continue
             for isa in core.isas():
                 report = problem.run(
-                    a, b, algorithm=algorithm, isa=isa, threads=threads, guard=128
+                    a,
+                    b,
+                    bias=bias,
+                    algorithm=algorithm,
+                    isa=isa,
+                    threads=threads,
+                    guard=128,
                 )
                 assert report["algorithm"] == algorithm or algorithm == "auto"
                 assert report["isa"] == isa

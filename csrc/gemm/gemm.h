@@ -13,6 +13,7 @@
 
 #include <stdint.h>
 
+#include "activation.h"
 #include "isa.h"
 
 namespace kconv {
@@ -51,6 +52,11 @@ struct GemmKernel {
   // The same for b[p + j * column_stride]: panels of the transpose.
   void (*pack_transposed)(const PanelBlock& block, int64_t columns, const T* b,
                           int64_t column_stride, T* panels);
+
+  // C[i][j] = activation(C[i][j] + bias), where the bias is bias[j] or, if it
+  // is `of_rows`, bias[i].
+  void (*finish)(Activation activation, const T* bias, bool of_rows,
+                 int64_t rows, T* const* c, int64_t c_offset, int64_t columns);
 };
 
 template <typename T>

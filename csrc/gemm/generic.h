@@ -9,6 +9,7 @@
 #ifndef KCONV_GEMM_GENERIC_H_
 #define KCONV_GEMM_GENERIC_H_
 
+#include "epilogue.h"
 #include "gemm/gemm.h"
 #include "simd.h"
 
@@ -269,7 +270,8 @@ constexpr GemmKernel<T> MakeGemmKernel(const char* isa) {
           ByRows<T, kBytes, kRows, kVectors>,
           ByColumns<T, kBytes, kRows, kVectors>,
           Pack<T, kBytes, kVectors * Simd<T, kBytes>::kLanes>,
-          PackTransposed<T, kBytes, kVectors * Simd<T, kBytes>::kLanes>};
+          PackTransposed<T, kBytes, kVectors * Simd<T, kBytes>::kLanes>,
+          FinishRows<T, kBytes>};
 }
 
 }  // namespace

@@ -8,6 +8,7 @@
 #include <cstring>
 #include <memory>
 #include <new>
+#include <optional>
 
 #include "python/thread_context.h"
 #include "registry.h"
@@ -93,7 +94,8 @@ class PyProblem {
             int64_t batch, int64_t groups, const Sizes& strides,
             const Sizes& dilation_rate,
             const std::vector<std::pair<int64_t, int64_t>>& padding,
-            const std::string& layout, const std::string& dtype)
+            const std::string& layout, const std::string& dtype, bool bias,
+            const std::string& activation)
       : pass_(pass), layout_(layout), dtype_(dtype) {
     problem_.pass = Parse<Pass>("pass_", pass,
                                 {{"forward", Pass::kForward},
@@ -104,6 +106,18 @@ class PyProblem {
                                    {"float64", DType::kFloat64},
                                    {"bfloat16", DType::kBFloat16},
                                    {"float16", DType::kFloat16}});
+    problem_.epilogue.bias = bias;
+    problem_.epilogue.activation =
+        Parse<Activation>("activation", activation,
+                          {{"linear", Activation::kNone},
+                           {"relu", Activation::kRelu},
+                           {"relu6", Activation::kRelu6}});
+    if (problem_.pass != Pass::kForward && !problem_.epilogue.Empty()) {
+      throw py::value_error(
+          "A bias or an activation follows the forward pass only. "
+          "Received: pass_=" +
+          pass);
+    }
     ConvShape& s = problem_.shape;
     s.layout = Parse<Layout>("layout", layout,
                              {{"channels_last", Layout::kChannelsLast},
@@ -186,7 +200,13 @@ class PyProblem {
 
   py::dict Run(const py::array& a, const py::array& b,
                const std::string& algorithm_name, const std::string& isa_name,
-               int threads, int64_t guard) const {
+               int threads, int64_t guard,
+               const std::optional<py::array>& bias) const {
+    if (bias.has_value() != problem_.epilogue.bias) {
+      throw py::value_error(
+          "A bias must be given where the problem has one. Received: bias=" +
+          Repr(py::cast(bias)));
+    }
     if (threads < 1 || threads > 1024) {
       throw py::value_error(
           "threads must be from 1 to 1024. Received: threads=" +
@@ -221,6 +241,9 @@ class PyProblem {
     args.input = forward || filter ? first : output.data();
     args.filter = filter ? output.data() : second;
     args.output = forward ? output.data() : filter ? second : first;
+    if (bias) {
+      args.bias = Operand(*bias, py::make_tuple(problem_.shape.out_channels));
+    }
     const char* failure = nullptr;
     {
       py::gil_scoped_release release;
@@ -309,13 +332,15 @@ PYBIND11_MODULE(_core, m) {
       .def(py::init<const std::string&, const Sizes&, const Sizes&, int64_t,
                     int64_t, int64_t, int64_t, const Sizes&, const Sizes&,
                     const std::vector<std::pair<int64_t, int64_t>>&,
-                    const std::string&, const std::string&>(),
+                    const std::string&, const std::string&, bool,
+                    const std::string&>(),
            py::arg("pass_"), py::arg("input_size"), py::arg("kernel_size"),
            py::arg("in_channels"), py::arg("out_channels"), py::kw_only(),
            py::arg("batch") = 1, py::arg("groups") = 1,
            py::arg("strides") = Sizes(), py::arg("dilation_rate") = Sizes(),
            py::arg("padding") = std::vector<std::pair<int64_t, int64_t>>(),
-           py::arg("layout") = "channels_last", py::arg("dtype") = "float32")
+           py::arg("layout") = "channels_last", py::arg("dtype") = "float32",
+           py::arg("bias") = false, py::arg("activation") = "linear")
       .def_property_readonly("pass_", &PyProblem::pass)
       .def_property_readonly("layout", &PyProblem::layout)
       .def_property_readonly("dtype", &PyProblem::dtype)
@@ -328,7 +353,8 @@ PYBIND11_MODULE(_core, m) {
            py::arg("algorithm") = "auto")
       .def("run", &PyProblem::Run, py::arg("a"), py::arg("b"),
            py::arg("algorithm") = "auto", py::arg("isa") = "",
-           py::arg("threads") = 1, py::arg("guard") = 0);
+           py::arg("threads") = 1, py::arg("guard") = 0,
+           py::arg("bias") = py::none());
 }
 
 }  // namespace

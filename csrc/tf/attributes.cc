@@ -118,4 +118,23 @@ absl::Status Attributes::Shape(absl::Span<const int64_t> input,
   return absl::OkStatus();
 }
 
+absl::Status BiasError(const std::string& shape, int64_t filters) {
+  return Invalid(absl::StrCat(
+      "bias must be a vector of one value for each filter. Received: shape=",
+      shape, filters < 0 ? "" : absl::StrCat(", filters=", filters)));
+}
+
+absl::Status MakeEpilogue(int64_t num_bias, const std::string& activation,
+                          Epilogue* epilogue) {
+  if (num_bias < 0 || num_bias > 1) {
+    return Invalid(absl::StrCat(
+        "There may be one bias or none. Received: num_bias=", num_bias));
+  }
+  epilogue->bias = num_bias == 1;
+  epilogue->activation = activation == "relu"    ? Activation::kRelu
+                         : activation == "relu6" ? Activation::kRelu6
+                                                 : Activation::kNone;
+  return absl::OkStatus();
+}
+
 }  // namespace kconv::tf

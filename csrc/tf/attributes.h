@@ -54,6 +54,22 @@ struct Attributes {
   absl::Status Check() const;
 };
 
+// What is wrong with a bias of this shape; `filters` below 0 are unknown.
+absl::Status BiasError(const std::string& shape, int64_t filters);
+
+absl::Status MakeEpilogue(int64_t num_bias, const std::string& activation,
+                          Epilogue* epilogue);
+
+// From the attributes that only the forward op has.
+template <typename Context>
+absl::Status ReadEpilogue(Context* ctx, Epilogue* epilogue) {
+  int64_t num_bias = 0;
+  std::string activation;
+  absl::Status status = ctx->GetAttr("num_bias", &num_bias);
+  status.Update(ctx->GetAttr("activation", &activation));
+  return status.ok() ? MakeEpilogue(num_bias, activation, epilogue) : status;
+}
+
 }  // namespace kconv::tf
 
 #endif  // KCONV_TF_ATTRIBUTES_H_

@@ -59,6 +59,9 @@ class ConvKernel : public OpKernel {
  public:
   explicit ConvKernel(OpKernelConstruction* ctx) : OpKernel(ctx) {
     OP_REQUIRES_OK(ctx, attributes_.Read(ctx));
+    if constexpr (kPass == Pass::kForward) {
+      OP_REQUIRES_OK(ctx, ReadEpilogue(ctx, &epilogue_));
+    }
   }
 
   void Compute(OpKernelContext* ctx) override {
@@ -66,6 +69,7 @@ class ConvKernel : public OpKernel {
     Problem problem;
     problem.pass = kPass;
     problem.dtype = DTypeOf(DataTypeToEnum<T>::value);
+    problem.epilogue = epilogue_;
     if constexpr (kPass == Pass::kInputGradient) {
       OP_REQUIRES_OK(ctx, ReadSizes(ctx->input(0), "input_sizes", &input));
     } else {
@@ -88,6 +92,13 @@ class ConvKernel : public OpKernel {
               ". Received: shape=", ctx->input(2).shape().DebugString())));
     }
 
+    if (epilogue_.bias) {
+      const Tensor& bias = ctx->input(2);
+      OP_REQUIRES(
+          ctx, bias.shape() == TensorShape({problem.shape.out_channels}),
+          BiasError(bias.shape().DebugString(), problem.shape.out_channels));
+    }
+
     Tensor* result = nullptr;
     OP_REQUIRES_OK(ctx,
                    ctx->allocate_output(
@@ -103,6 +114,7 @@ class ConvKernel : public OpKernel {
     args.input = Data(ctx, Pass::kInputGradient, 0, result);
     args.filter = Data(ctx, Pass::kFilterGradient, 1, result);
     args.output = Data(ctx, Pass::kForward, 2, result);
+    if (epilogue_.bias) args.bias = ctx->input(2).data();
     Run(ctx, problem, args);
   }
 
@@ -151,6 +163,7 @@ class ConvKernel : public OpKernel {
   }
 
   Attributes attributes_;
+  Epilogue epilogue_;
 };
 
 #define KCONV_REGISTER(T)                                       \

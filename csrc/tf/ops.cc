@@ -96,11 +96,29 @@ absl::Status MergeGradient(InferenceContext* c, int index, ShapeHandle inferred,
   return c->ReplaceDim(*input, 0, c->Dim(gradient, 0), input);
 }
 
+// The bias has one value for each channel of the output, and can tell how many.
+absl::Status MergeBias(InferenceContext* c, int channel_axis,
+                       ShapeHandle* output) {
+  ShapeHandle bias = c->input(2);
+  const DimensionHandle filters = c->Dim(*output, channel_axis);
+  DimensionHandle merged;
+  if (!c->WithRank(bias, 1, &bias).ok() ||
+      !c->Merge(filters, c->Dim(bias, 0), &merged).ok()) {
+    return BiasError(c->DebugString(c->input(2)), c->Value(filters));
+  }
+  return c->ReplaceDim(*output, channel_axis, merged, output);
+}
+
 absl::Status ConvShapeFunction(InferenceContext* c) {
   Attributes attributes;
   TF_RETURN_IF_ERROR(attributes.Read(c));
+  Epilogue epilogue;
+  TF_RETURN_IF_ERROR(ReadEpilogue(c, &epilogue));
   ShapeHandle input = c->input(0), filter = c->input(1), output;
   TF_RETURN_IF_ERROR(InferOutput(c, attributes, &input, &filter, &output));
+  if (epilogue.bias) {
+    TF_RETURN_IF_ERROR(MergeBias(c, attributes.channel_axis(), &output));
+  }
   c->set_output(0, output);
   return absl::OkStatus();
 }
@@ -150,9 +168,15 @@ absl::Status FilterGradientShapeFunction(InferenceContext* c) {
 KCONV_ATTRIBUTES(REGISTER_OP("Kconv>Conv")
                      .Input("input: T")
                      .Input("filter: T")
-                     .Output("output: T"))
+                     .Input("bias: num_bias * T")
+                     .Output("output: T")
+                     .Attr("num_bias: int >= 0 = 0")
+                     .Attr("activation: {'linear', 'relu', 'relu6'} = "
+                           "'linear'"))
     .SetShapeFn(kconv::tf::ConvShapeFunction)
-    .Doc("A convolution of one to three spatial dimensions, in groups.");
+    .Doc(
+        "A convolution of one to three spatial dimensions, in groups; with the "
+        "bias, if any, added and the activation applied.");
 
 KCONV_ATTRIBUTES(REGISTER_OP("Kconv>ConvBackpropInput")
                      .Input("input_sizes: Tsizes")

@@ -4,6 +4,14 @@ import keras
 
 from kconv import ops
 
+# The activations that the convolution applies itself, by the functions that Keras makes
+# of their names.
+_ACTIVATIONS = {
+    "linear": keras.activations.linear,
+    "relu": keras.activations.relu,
+    "relu6": keras.activations.relu6,
+}
+
 
 @keras.saving.register_keras_serializable(package="kconv")
 class Conv2D(keras.layers.Conv2D):
@@ -12,7 +20,9 @@ class Conv2D(keras.layers.Conv2D):
     `keras.layers.Conv2D` with the convolution computed by `kconv.ops.conv`: by the
     kernel that is fastest for the problem, one of kconv's own or TensorFlow's. It takes
     the same arguments in the same order, has the same weights, and does all else, such
-    as LoRA, in the same way.
+    as LoRA, in the same way. The bias and the activations `"relu"` and `"relu6"` are
+    part of the convolution, other activations follow it; in a subclass that overrides
+    `convolution_op` all of them follow.
 
     `model.compile` leaves a model with this layer out of XLA, as `jit_compile="auto"`
     asks the layers. In a function of your own with `jit_compile=True` the layer runs on
@@ -132,8 +142,22 @@ class Conv2D(keras.layers.Conv2D):
         # XLA does not know kconv's ops.
         self.supports_jit = False
 
+    def call(self, inputs):
+        """Computes `activation(conv2d(inputs, kernel) + bias)`."""
+        if not self._may_fuse(inputs):
+            return super().call(inputs)
+        bias = self.bias if self.use_bias else None
+        for name, function in _ACTIVATIONS.items():
+            if self.activation is function:
+                return self._conv(inputs, self.kernel, bias, name)
+        outputs = self._conv(inputs, self.kernel, bias)
+        return outputs if self.activation is None else self.activation(outputs)
+
     def convolution_op(self, inputs, kernel):
         """Convolves `inputs` with `kernel`, without bias or activation."""
+        return self._conv(inputs, kernel)
+
+    def _conv(self, inputs, kernel, bias=None, activation=None):
         return ops.conv(
             inputs,
             kernel,
@@ -142,7 +166,20 @@ class Conv2D(keras.layers.Conv2D):
             data_format=self.data_format,
             dilation_rate=self.dilation_rate,
             algorithm=self.algorithm,
+            bias=bias,
+            activation=activation,
         )
+
+    def _may_fuse(self, inputs):
+        """Whether `ops.conv` can do what Keras's `call` would do."""
+        function = getattr(self.convolution_op, "__func__", None)
+        if function is not Conv2D.convolution_op:
+            return False
+        if not self.use_bias:
+            return True
+        # A subclass may have a bias that Keras would broadcast or cast.
+        dtypes = {keras.backend.standardize_dtype(t.dtype) for t in (inputs, self.bias)}
+        return tuple(self.bias.shape) == (self.filters,) and len(dtypes) == 1
 
     def get_config(self):
         """Returns the arguments that make this layer again."""

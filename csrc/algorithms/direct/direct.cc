@@ -73,6 +73,7 @@ void RunWith(const Kernel<Element>& kernel, const Problem& problem,
   auto* input = static_cast<Element*>(args.input);
   auto* filter = static_cast<Element*>(args.filter);
   auto* output = static_cast<Element*>(args.output);
+  const auto* bias = static_cast<const Element*>(args.bias);
   ctx->isa_ran = kernel.isa;
   const int64_t items = Items(problem);
   if (items == 0) return;
@@ -81,7 +82,8 @@ void RunWith(const Kernel<Element>& kernel, const Problem& problem,
   ctx->ParallelFor(items, seconds, [&](int64_t begin, int64_t end, int) {
     switch (problem.pass) {
       case Pass::kForward:
-        kernel.forward(window, input, filter, output, begin, end);
+        kernel.forward(window, input, filter, bias, problem.epilogue.activation,
+                       output, begin, end);
         break;
       case Pass::kInputGradient:
         kernel.input_gradient(window, input, filter, output, begin, end);
@@ -95,7 +97,6 @@ void RunWith(const Kernel<Element>& kernel, const Problem& problem,
 
 const char* Refuse(const Problem& problem) {
   if (problem.device != Device::kCpu) return "direct has no GPU kernel.";
-  if (problem.epilogue) return "direct fuses no epilogue yet.";
   return nullptr;
 }
 

@@ -5,6 +5,7 @@
 
 #include <stdint.h>
 
+#include "activation.h"
 #include "half.h"
 #include "isa.h"
 
@@ -27,7 +28,8 @@ template <typename Element>
 struct Kernel {
   const char* isa;
   void (*forward)(const Window&, const Element* input, const Element* filter,
-                  Element* output, int64_t begin, int64_t end);
+                  const Element* bias, Activation activation, Element* output,
+                  int64_t begin, int64_t end);
   void (*input_gradient)(const Window&, Element* input, const Element* filter,
                          const Element* output, int64_t begin, int64_t end);
   void (*filter_gradient)(const Window&, const Element* input, Element* filter,

@@ -5,6 +5,7 @@
 #define KCONV_ALGORITHMS_DIRECT_GENERIC_H_
 
 #include "algorithms/direct/direct.h"
+#include "epilogue.h"
 #include "simd.h"
 
 namespace kconv::direct {
@@ -21,6 +22,18 @@ inline void Accumulate(SumType<Element> x, const Element* row, int64_t stride,
   } else {
     for (int64_t j = 0; j < count; ++j) sum[j] += x * Widen(row[j * stride]);
   }
+}
+
+// At most kBlock sums of a pixel; the bias may be null.
+template <typename Element>
+void Finish(const Element* bias, Activation activation, int64_t count,
+            SumType<Element>* sum) {
+  using Sum = SumType<Element>;
+  Sum add[kBlock] = {};
+  if (bias != nullptr) {
+    for (int64_t j = 0; j < count; ++j) add[j] = Widen(bias[j]);
+  }
+  FinishRows<Sum, 16>(activation, add, false, 1, &sum, 0, count);
 }
 
 // A row of pixels, numbered through [batch, depth, height].
@@ -43,7 +56,8 @@ inline bool Within(int64_t at, int64_t size) { return at >= 0 && at < size; }
 
 template <typename Element>
 void Forward(const Window& s, const Element* input, const Element* filter,
-             Element* output, int64_t begin, int64_t end) {
+             const Element* bias, Activation activation, Element* output,
+             int64_t begin, int64_t end) {
   using Sum = SumType<Element>;
   const int64_t filters = s.groups * s.out_channels;
   for (int64_t number = begin; number < end; ++number) {
@@ -81,6 +95,10 @@ void Forward(const Window& s, const Element* input, const Element* filter,
               }
             }
           }
+        }
+        if (bias != nullptr || activation != Activation::kNone) {
+          Finish(bias == nullptr ? nullptr : bias + first, activation, count,
+                 sum);
         }
         for (int64_t j = 0; j < count; ++j) {
           Narrow(sum[j], to + (first + j) * s.output_channel);

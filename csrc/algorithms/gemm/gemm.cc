@@ -11,7 +11,6 @@ constexpr int64_t kMaxTaps = 1 << 16;
 
 const char* Refuse(const Problem& problem) {
   if (problem.device != Device::kCpu) return "gemm has no GPU kernel.";
-  if (problem.epilogue) return "gemm fuses no epilogue yet.";
   if (problem.shape.KernelTaps() > kMaxTaps) {
     return "gemm keeps a table of the kernel's taps, and takes at most 65536.";
   }

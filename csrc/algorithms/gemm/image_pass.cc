@@ -104,6 +104,9 @@ class ImagePass {
         source_(
             static_cast<const Element*>(forward_ ? args.input : args.output)),
         filter_(static_cast<const Element*>(args.filter)),
+        bias_(static_cast<const Element*>(args.bias)),
+        activation_(problem.epilogue.activation),
+        finishes_(!problem.epilogue.Empty()),
         target_(static_cast<Element*>(forward_ ? args.output : args.input)) {
     if (forward_) {
       AddPhase(InputPatches(shape_), shape_.GroupOutChannels(),
@@ -208,6 +211,13 @@ class ImagePass {
                              : shape_.batch * ChannelRows(phase).count *
                                    PixelColumns(phase).count);
     phases_.push_back(std::move(phase));
+  }
+
+  // The bias of `count` channels from the first on; zeros if there is none.
+  void WidenBias(int64_t first, int64_t count, Sum* to) const {
+    for (int64_t i = 0; i < count; ++i) {
+      to[i] = bias_ == nullptr ? Sum(0) : Widen(bias_[first + i]);
+    }
   }
 
   // ----- Channels last: rows are pixels, columns channels. -----
@@ -332,9 +342,18 @@ class ImagePass {
                    scratch->panels);
       }
       for (int64_t j = 0; j < some; j += kernel_.panel) {
-        kernel_.by_rows(rows, std::min(kernel_.panel, some - j), end - begin,
-                        scratch->a_rows, 0, panels + (end - begin) * j,
-                        scratch->c_rows, first + j, begin > 0);
+        const int64_t width = std::min(kernel_.panel, some - j);
+        kernel_.by_rows(rows, width, end - begin, scratch->a_rows, 0,
+                        panels + (end - begin) * j, scratch->c_rows, first + j,
+                        begin > 0);
+        if (finishes_ && end == phase.patches.Depth()) {
+          // Now, while this panel's sums are in the first-level cache.
+          Sum bias[kPanelColumns<Sum>];
+          WidenBias(group * phase.target.channels + column + first + j, width,
+                    bias);
+          kernel_.finish(activation_, bias, /*of_rows=*/false, rows,
+                         scratch->c_rows, first + j, width);
+        }
       }
     }
   }
@@ -413,6 +432,8 @@ class ImagePass {
       }
     }
 
+    Sum bias[kRows];
+    if (finishes_) WidenBias(group * t.channels + row, rows, bias);
     const PatchReader<Element> reader(
         patches, source_ + group * patches.channels * patches.ImagePixels());
     for (int64_t block = 0; block < phase.Blocks(); ++block) {
@@ -428,6 +449,10 @@ class ImagePass {
                           scratch->panels, padded);
         kernel_.by_rows(rows, width, end - begin, scratch->a_rows, 0,
                         scratch->panels, scratch->c_rows, j, begin > 0);
+        if (finishes_ && end == patches.Depth()) {
+          kernel_.finish(activation_, bias, /*of_rows=*/true, rows,
+                         scratch->c_rows, j, width);
+        }
       }
     }
     if (direct) return;
@@ -471,6 +496,9 @@ class ImagePass {
   char* scratch_;
   const Element* source_;
   const Element* filter_;
+  const Element* bias_;
+  const Activation activation_;
+  const bool finishes_;  // whether there is an epilogue
   Element* target_;
   std::vector<Phase> phases_;
   int64_t tasks_ = 0;

@@ -324,7 +324,7 @@ class FilterGradient {
     for (int64_t c = 0; c < channels; ++c) {
       tile.data = scratch.taps + c * width;
       p_.transforms.filter_gradient(scratch.m + c * width, p_.MPlane(), width,
-                                    tile);
+                                    Ending(), tile);
     }
     VisitTaps(to, channels, [&](float* row, int64_t i) {
       const float* from = scratch.taps + i * width;

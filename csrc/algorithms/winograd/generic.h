@@ -6,6 +6,7 @@
 
 #include "algorithms/winograd/matrices.h"
 #include "algorithms/winograd/transforms.h"
+#include "epilogue.h"
 #include "half.h"
 #include "simd.h"
 
@@ -130,13 +131,31 @@ KCONV_INLINE void Apply(const Vector* x, Vector* y) {
   }
 }
 
+// What is stored for a result.
+struct AsItIs {
+  template <typename Vector>
+  KCONV_INLINE Vector operator()(Vector v) const {
+    return v;
+  }
+};
+
+template <int kBytes>
+struct Finished {
+  using S = Simd<float, kBytes>;
+  typename S::Vector bias;
+  Bounds<float> bounds;
+  KCONV_INLINE typename S::Vector operator()(typename S::Vector v) const {
+    return Finish<S>(v, bias, bounds);
+  }
+};
+
 // The transform of one vector of channels: element (i, j) of the source at
 // from[i * row_stride + j * column_stride], that of the result at
 // to[i * to_row + j * to_column].
-template <typename Matrix, int kBytes, int kDims>
+template <typename Matrix, int kBytes, int kDims, typename Stored>
 KCONV_INLINE void Transform(const float* from, int64_t row_stride,
-                            int64_t column_stride, float* to, int64_t to_row,
-                            int64_t to_column) {
+                            int64_t column_stride, const Stored& stored,
+                            float* to, int64_t to_row, int64_t to_column) {
   using S = Simd<float, kBytes>;
   using Vector = typename S::Vector;
   constexpr int kIn = Matrix::kColumns;
@@ -148,7 +167,7 @@ KCONV_INLINE void Transform(const float* from, int64_t row_stride,
     Apply<Matrix>(x, y);
 #pragma GCC unroll 8
     for (int j = 0; j < kOut; ++j) {
-      S::Store(to + j * to_column, y[j]);
+      S::Store(to + j * to_column, stored(y[j]));
     }
   } else {
     Vector between[kIn][kOut];  // of each column, its rows transformed
@@ -165,7 +184,7 @@ KCONV_INLINE void Transform(const float* from, int64_t row_stride,
       Apply<Matrix>(x, y);
 #pragma GCC unroll 8
       for (int j = 0; j < kOut; ++j) {
-        S::Store(to + i * to_row + j * to_column, y[j]);
+        S::Store(to + i * to_row + j * to_column, stored(y[j]));
       }
     }
   }
@@ -196,7 +215,7 @@ void ExpandTile(const Tile<const Element>& tile, int64_t channels, float* to,
     if (IsWhole<kIn, kInRows>(tile)) {
       for (; c + kLanes <= channels; c += kLanes) {
         Transform<Matrix, kBytes, kDims>(tile.data + c, tile.row_stride,
-                                         tile.column_stride, to + c,
+                                         tile.column_stride, AsItIs(), to + c,
                                          kOut * plane, plane);
       }
     }
@@ -218,41 +237,59 @@ void ExpandTile(const Tile<const Element>& tile, int64_t channels, float* to,
         }
       }
     }
-    Transform<Matrix, kBytes, kDims>(copy[0][0], kIn * kLanes, kLanes, to + c,
-                                     kOut * plane, plane);
+    Transform<Matrix, kBytes, kDims>(copy[0][0], kIn * kLanes, kLanes, AsItIs(),
+                                     to + c, kOut * plane, plane);
+  }
+}
+
+template <typename Matrix, int kBytes, int kDims, typename Element,
+          typename Stored>
+KCONV_INLINE void ContractVector(const float* from, int64_t plane,
+                                 const Stored& stored, bool is_whole,
+                                 int64_t channel, int64_t count,
+                                 const Tile<Element>& tile) {
+  constexpr int64_t kIn = Matrix::kColumns;
+  constexpr int kOut = Matrix::kRows;
+  constexpr int kOutRows = kDims == 2 ? kOut : 1;
+  constexpr int64_t kLanes = Simd<float, kBytes>::kLanes;
+  if constexpr (kIsFloat<Element>) {
+    if (is_whole && count == kLanes) {
+      Transform<Matrix, kBytes, kDims>(from, kIn * plane, plane, stored,
+                                       tile.data + channel, tile.row_stride,
+                                       tile.column_stride);
+      return;
+    }
+  }
+  float result[kOutRows][kOut][kLanes];
+  Transform<Matrix, kBytes, kDims>(from, kIn * plane, plane, stored,
+                                   result[0][0], kOut * kLanes, kLanes);
+  for (int i = tile.row_begin; i < tile.row_end; ++i) {
+    for (int j = tile.column_begin; j < tile.column_end; ++j) {
+      Element* to = tile.data + i * tile.row_stride + j * tile.column_stride +
+                    channel * tile.channel_stride;
+      for (int64_t l = 0; l < count; ++l) {
+        Narrow(result[i][j][l], to + l * tile.channel_stride);
+      }
+    }
   }
 }
 
 template <typename Matrix, int kBytes, int kDims, typename Element>
 void ContractTile(const float* from, int64_t plane, int64_t channels,
-                  const Tile<Element>& tile) {
-  constexpr int64_t kIn = Matrix::kColumns;
-  constexpr int kOut = Matrix::kRows;
-  constexpr int kOutRows = kDims == 2 ? kOut : 1;
-  constexpr int64_t kLanes = Simd<float, kBytes>::kLanes;
-  int64_t c = 0;
-  if constexpr (kIsFloat<Element>) {
-    if (IsWhole<kOut, kOutRows>(tile)) {
-      for (; c + kLanes <= channels; c += kLanes) {
-        Transform<Matrix, kBytes, kDims>(from + c, kIn * plane, plane,
-                                         tile.data + c, tile.row_stride,
-                                         tile.column_stride);
-      }
-    }
-  }
-  for (; c < channels; c += kLanes) {
-    const int64_t count = Min(kLanes, channels - c);
-    float result[kOutRows][kOut][kLanes];
-    Transform<Matrix, kBytes, kDims>(from + c, kIn * plane, plane, result[0][0],
-                                     kOut * kLanes, kLanes);
-    for (int i = tile.row_begin; i < tile.row_end; ++i) {
-      for (int j = tile.column_begin; j < tile.column_end; ++j) {
-        Element* to = tile.data + i * tile.row_stride + j * tile.column_stride +
-                      c * tile.channel_stride;
-        for (int64_t l = 0; l < count; ++l) {
-          Narrow(result[i][j][l], to + l * tile.channel_stride);
-        }
-      }
+                  const Ending& ending, const Tile<Element>& tile) {
+  constexpr int kOutRows = kDims == 2 ? Matrix::kRows : 1;
+  using S = Simd<float, kBytes>;
+  const bool is_whole = IsWhole<Matrix::kRows, kOutRows>(tile);
+  const Bounds<float> bounds(ending.activation);
+  for (int64_t c = 0; c < channels; c += S::kLanes) {
+    const int64_t count = Min(S::kLanes, channels - c);
+    if (ending.bias == nullptr) {
+      ContractVector<Matrix, kBytes, kDims>(from + c, plane, AsItIs(), is_whole,
+                                            c, count, tile);
+    } else {
+      const Finished<kBytes> finished = {S::Load(ending.bias + c), bounds};
+      ContractVector<Matrix, kBytes, kDims>(from + c, plane, finished, is_whole,
+                                            c, count, tile);
     }
   }
 }

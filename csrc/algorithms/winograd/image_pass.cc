@@ -30,6 +30,7 @@ struct Plan {
   Tiling tiling;
   const Transforms& transforms;
   bool backwards;
+  bool finishes;  // whether there is an epilogue
   int64_t groups;
   int64_t channels;  // of a group of the source
   int64_t planes;
@@ -48,6 +49,7 @@ struct Plan {
         tiling(problem.shape, problem.pass, outputs),
         transforms(*FindTransforms(isa, outputs, tiling.taps, tiling.dims())),
         backwards(tiling.backwards),
+        finishes(!problem.epilogue.Empty()),
         groups(problem.shape.groups),
         channels(backwards ? problem.shape.GroupOutChannels()
                            : problem.shape.GroupInChannels()),
@@ -159,9 +161,21 @@ struct Scratch {
   }
 };
 
-int64_t SharedFloats(const Plan& p) {
+// The bias of each block of columns, in whole vectors; zeros for none.
+int64_t BiasFloats(const Plan& p) {
+  return p.finishes
+             ? RoundUp(p.groups * p.columns.count * p.Width(), kLineFloats)
+             : 0;
+}
+
+// U of the fused way, V of the other.
+int64_t FrequencyFloats(const Plan& p) {
   return p.fused ? p.groups * p.columns.count * p.ChunkCount() * p.USize()
                  : p.groups * p.shared * p.ChunkCount() * p.VSize();
+}
+
+int64_t SharedFloats(const Plan& p) {
+  return FrequencyFloats(p) + BiasFloats(p);
 }
 
 template <typename Element>
@@ -176,12 +190,15 @@ class ImagePass {
                                                          : args.input)),
         filter_(static_cast<const Element*>(args.filter)),
         result_(static_cast<Element*>(p_.backwards ? args.input : args.output)),
+        bias_(static_cast<const Element*>(args.bias)),
+        activation_(problem.epilogue.activation),
         shared_(static_cast<float*>(ctx->workspace)),
         scratch_(static_cast<char*>(ctx->workspace) + 4 * SharedFloats(p_)),
         scratch_bytes_(Scratch::Bytes(p_)) {}
 
   void Run(Context* ctx) {
     ctx->isa_ran = p_.transforms.isa;
+    WidenBias();
     if (p_.fused) {
       RunFused(ctx);
     } else {
@@ -193,6 +210,28 @@ class ImagePass {
   Scratch ScratchOf(int worker) const {
     Arena arena(scratch_ + worker * scratch_bytes_);
     return Scratch(p_, &arena);
+  }
+
+  void WidenBias() {
+    if (!p_.finishes) return;
+    float* to = shared_ + FrequencyFloats(p_);
+    std::fill_n(to, BiasFloats(p_), 0.0f);
+    if (bias_ == nullptr) return;
+    for (int64_t i = 0; i < p_.groups * p_.columns.count; ++i) {
+      const int64_t part = i % p_.columns.count;
+      const Element* from = bias_ + i / p_.columns.count * p_.columns.total +
+                            p_.columns.Begin(part);
+      for (int64_t k = 0; k < p_.columns.Size(part); ++k) {
+        to[i * p_.Width() + k] = Widen(from[k]);
+      }
+    }
+  }
+
+  Ending EndingOf(int64_t group, int64_t part) const {
+    if (!p_.finishes) return Ending();
+    return {shared_ + FrequencyFloats(p_) +
+                (group * p_.columns.count + part) * p_.Width(),
+            activation_};
   }
 
   double SecondsOf(double tiles, double columns) const {
@@ -459,9 +498,11 @@ class ImagePass {
                        const float* m) const {
     const int64_t channel = group * p_.columns.total + p_.columns.Begin(part);
     Element* data = result_ + channel * p_.tiling.result.channel_step;
+    const Ending ending = EndingOf(group, part);
     const int64_t first = p_.blocks.Begin(block);
     for (int64_t t = 0; t < p_.blocks.Size(block); ++t) {
       transforms_.output(m + t * p_.Width(), p_.MPlane(), p_.columns.Size(part),
+                         ending,
                          p_.tiling.ResultTile(p_.tiling.At(first + t), data));
     }
   }
@@ -472,6 +513,8 @@ class ImagePass {
   const Element* source_;
   const Element* filter_;
   Element* result_;
+  const Element* bias_;
+  Activation activation_;
   float* shared_;
   char* scratch_;
   int64_t scratch_bytes_;
@@ -494,7 +537,7 @@ Work ImagePassWork(int outputs, const Problem& problem, Isa isa) {
   Work work;
   work.shared_bytes = 4 * SharedFloats(p);
   work.worker_bytes = Scratch::Bytes(p);
-  work.fits = p.fused || SharedFloats(p) <= 2 * kMaxSharedFloats;
+  work.fits = p.fused || FrequencyFloats(p) <= 2 * kMaxSharedFloats;
   work.macs = planes * (ProductMacs(tiles * depth * columns, p.chunks.size) +
                         tiles * depth * v + tiles * columns * kMacsPerM +
                         makings * depth * columns * kMacsPerU);

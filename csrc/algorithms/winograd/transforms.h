@@ -20,6 +20,7 @@
 
 #include <stdint.h>
 
+#include "activation.h"
 #include "half.h"
 #include "isa.h"
 
@@ -47,10 +48,16 @@ template <typename Element>
 using Expand = void (*)(const Tile<const Element>& tile, int64_t channels,
                         float* to, int64_t plane);
 
+// What becomes of results before they are written.
+struct Ending {
+  const float* bias = nullptr;  // of each channel, whole vectors; null for none
+  Activation activation = Activation::kNone;  // with a bias only
+};
+
 // Reads frequencies, whole vectors of them, writes a tile.
 template <typename Element>
 using Contract = void (*)(const float* from, int64_t plane, int64_t channels,
-                          const Tile<Element>& tile);
+                          const Ending& ending, const Tile<Element>& tile);
 
 template <typename Element>
 struct ImageTransforms {

@@ -24,7 +24,6 @@ template <int kOutputs>
 const char* Refuse(const Problem& problem) {
   const ConvShape& s = problem.shape;
   if (problem.device != Device::kCpu) return "winograd has no GPU kernel.";
-  if (problem.epilogue) return "winograd fuses no epilogue yet.";
   if (problem.dtype == DType::kFloat64) {
     return "winograd takes float32, bfloat16 and float16 only.";
   }
