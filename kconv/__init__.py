@@ -34,7 +34,16 @@ if _backend != "tensorflow":
 
 from kconv import layers, native, ops  # noqa: E402
 from kconv.conversion import convert, revert  # noqa: E402
+from kconv.settings import accuracy, set_accuracy  # noqa: E402
 
 native.ops()
 
-__all__ = ["__version__", "convert", "layers", "ops", "revert"]
+__all__ = [
+    "__version__",
+    "accuracy",
+    "convert",
+    "layers",
+    "ops",
+    "revert",
+    "set_accuracy",
+]

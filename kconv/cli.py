@@ -136,7 +136,8 @@ def _add_bench(commands):
         "--algorithm",
         nargs="+",
         metavar="NAME",
-        help='"auto" or names of algorithms (default: auto and each there is)',
+        help="auto, auto:strict, names of algorithms or of families of them"
+        " (default: auto and each algorithm)",
     )
     add(
         "--dtype",

@@ -30,8 +30,8 @@ def convert(model, algorithm="auto"):
             be layers. Models of a subclass, with a `call` or `train_step` of its own,
             are made again by its constructor, which must take what that of Sequential
             or Functional takes.
-        algorithm: String, the argument of the new layers: `"auto"` or a name out of
-            `kconv.ops.algorithms()`.
+        algorithm: String, the argument of the new layers: `"auto"`, `"auto:strict"` or
+            a name out of `kconv.ops.algorithms()`.
 
     Returns:
         A model.

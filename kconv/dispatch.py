@@ -12,10 +12,10 @@ import typing
 
 import tensorflow as tf
 
-from kconv import builtin, native, runtime
+from kconv import builtin, native, runtime, settings
 from kconv.epilogue import NO_EPILOGUE, Epilogue
+from kconv.settings import AUTO, AUTO_STRICT
 
-AUTO = "auto"
 PASSES = ("forward", "input_gradient", "filter_gradient")
 DTYPES = ("float16", "bfloat16", "float32", "float64")
 
@@ -59,28 +59,45 @@ class Candidate:
         seconds: Float, its estimate on one core, or None.
         workspace: Int, the bytes it needs beside its operands on one thread, or None
             where that is not known.
+        is_strict: Bool, whether it rounds as a plain sum does and lets no NaN out of
+            the windows that hold it.
     """
 
     algorithm: str
     refusal: str | None = None
     seconds: float | None = None
     workspace: int | None = None
+    is_strict: bool = True
 
 
 def algorithms():
-    """Returns the names of the algorithms that can be forced here."""
-    return [*(native.core().algorithms() if native.ops() else ()), builtin.NAME]
+    """Returns the names of the algorithms that can be forced here.
+
+    A family, whose name goes before a colon, comes ahead of its variants.
+    """
+    own = native.core().algorithms() if native.ops() else ()
+    names = (name for variant in own for name in (_family(variant), variant))
+    return [*dict.fromkeys(names), builtin.NAME]
+
+
+def _family(algorithm):
+    return algorithm.partition(":")[0]
 
 
 def check_algorithm(algorithm):
-    """Raises ValueError unless `algorithm` is "auto" or one of `algorithms()`."""
+    """Raises ValueError unless `algorithm` is a mode or one of `algorithms()`."""
     # Without the op library every name is fine: stock runs, and a model that was saved
     # with a name can be loaded.
-    names = [AUTO, *algorithms()]
+    names = [AUTO, AUTO_STRICT, *algorithms()]
     if algorithm not in names and (native.ops() or not isinstance(algorithm, str)):
         raise ValueError(
             f"`algorithm` must be one of {names}. Received: algorithm={algorithm!r}"
         )
+
+
+def is_auto(algorithm):
+    """Whether a name lets stock's kernel run as well as kconv's."""
+    return algorithm in (AUTO, AUTO_STRICT)
 
 
 def why_stock(algorithm, dtype):
@@ -94,10 +111,10 @@ def why_stock(algorithm, dtype):
         return native.why_missing()
     if dtype not in DTYPES:
         sentence = f"kconv's kernels do not take {dtype}."
-        if algorithm == AUTO:
+        if is_auto(algorithm):
             return sentence
         raise ValueError(f"{sentence} Received: algorithm={algorithm!r}, dtype={dtype}")
-    if algorithm == AUTO and runtime.has_gpu():
+    if is_auto(algorithm) and runtime.has_gpu():
         return "A GPU is visible, and kconv's kernels run on the CPU only."
     if runtime.in_xla():
         return "XLA compiles this function, and cannot see into kconv's ops."
@@ -150,10 +167,17 @@ def candidates(pass_, spec, input_shape, kernel_shape, dtype, deterministic):
     return (*(Candidate(**row) for row in problem.explain()), stock)
 
 
+def allowed(rows, algorithm):
+    """Returns the `Candidate`s that a name allows: all, the strict ones or a family."""
+    if is_auto(algorithm):
+        return [row for row in rows if row.is_strict or algorithm == AUTO]
+    return [row for row in rows if algorithm in (row.algorithm, _family(row.algorithm))]
+
+
 def cheapest(rows):
-    """Returns the `Candidate` that "auto" takes."""
+    """Returns the `Candidate` with the lowest estimate, or None if all refuse."""
     accepted = [row for row in rows if row.refusal is None]
-    return min(accepted, key=lambda row: row.seconds)
+    return min(accepted, key=lambda row: row.seconds, default=None)
 
 
 def known_shape(spec, input_shape, kernel_shape, batch):
@@ -184,7 +208,7 @@ def builtin_batches(pass_, spec, input_shape, kernel_shape, dtype, deterministic
     Returns:
         A range: `ANY_BATCH` or `NO_BATCH` where `input_shape` has the batch.
     """
-    if spec.algorithm != AUTO or dtype not in DTYPES:
+    if not is_auto(spec.algorithm) or dtype not in DTYPES:
         return NO_BATCH
     if None in (input_shape, kernel_shape) or None in kernel_shape:
         return NO_BATCH
@@ -194,7 +218,7 @@ def builtin_batches(pass_, spec, input_shape, kernel_shape, dtype, deterministic
     def wins(batch):
         shape = known_shape(spec, input_shape, kernel_shape, batch)
         rows = candidates(pass_, spec, shape, kernel_shape, dtype, deterministic)
-        return cheapest(rows).algorithm == builtin.NAME
+        return cheapest(allowed(rows, spec.algorithm)).algorithm == builtin.NAME
 
     small, large = _SMALL_BATCH, _LARGE_BATCH
     try:
@@ -224,10 +248,11 @@ def conv(spec, inputs, kernel, epilogue=NO_EPILOGUE):
     Returns:
         A tensor.
     """
+    spec = settings.heeded(spec)
     dtype = inputs.dtype.name
     if why_stock(spec.algorithm, dtype):
         return builtin.conv(spec, inputs, kernel, epilogue)
-    if spec.algorithm != AUTO:
+    if not is_auto(spec.algorithm):
         shapes = tuple(inputs.shape), tuple(kernel.shape)
         if None not in spec.size(shapes[0]):  # else the op decides when it runs
             check_not_refused("forward", spec, *shapes, dtype)
@@ -236,14 +261,15 @@ def conv(spec, inputs, kernel, epilogue=NO_EPILOGUE):
 
 @functools.lru_cache(maxsize=4096)
 def check_not_refused(pass_, spec, input_shape, kernel_shape, dtype):
-    """Raises ValueError if the algorithm of `spec` refuses a problem."""
+    """Raises ValueError if all that the algorithm of `spec` allows refuse a problem."""
     shape = known_shape(spec, input_shape, kernel_shape, _SMALL_BATCH)
-    for row in candidates(pass_, spec, shape, kernel_shape, dtype, False):
-        if row.algorithm == spec.algorithm and row.refusal:
-            raise ValueError(
-                f"{row.refusal} Received: algorithm={row.algorithm!r}, inputs.shape="
-                f"{input_shape}, kernel.shape={kernel_shape}"
-            )
+    rows = candidates(pass_, spec, shape, kernel_shape, dtype, False)
+    rows = allowed(rows, spec.algorithm)
+    if cheapest(rows) is None:
+        raise ValueError(
+            f"{rows[0].refusal} Received: algorithm={spec.algorithm!r}, inputs.shape="
+            f"{input_shape}, kernel.shape={kernel_shape}"
+        )
 
 
 def run(pass_, spec, operands, epilogue=NO_EPILOGUE):

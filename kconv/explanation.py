@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from kconv import builtin, dispatch, native, runtime
+from kconv import builtin, dispatch, native, runtime, settings
 
 
 @dataclass(frozen=True)
@@ -15,8 +15,8 @@ class Explanation:
         kernel_shape: Tuple of ints.
         dtype: String.
         candidates: Tuple of `kconv.dispatch.Candidate`, each with `algorithm`,
-            `refusal` (a sentence, or None), `seconds` (estimated on one core, or None)
-            and `workspace` (bytes on one thread, or None).
+            `refusal` (a sentence, or None), `seconds` (estimated on one core, or None),
+            `workspace` (bytes on one thread, or None) and `is_strict`.
         chosen: String, the algorithm that runs.
         reason: String, the sentence why.
 
@@ -78,21 +78,35 @@ def explain(pass_, spec, input_shape, kernel_shape, dtype):
         rows = dispatch.candidates(
             pass_, spec, shape, kernel_shape, dtype, deterministic
         )
+    asked, spec = spec.algorithm, settings.heeded(spec)
     if why_stock:
         chosen, reason = builtin.NAME, why_stock
-    elif spec.algorithm != dispatch.AUTO:
+    elif not dispatch.is_auto(asked):
         dispatch.check_not_refused(pass_, spec, shape, kernel_shape, dtype)
-        chosen, reason = spec.algorithm, f"algorithm={spec.algorithm!r} asks for it."
+        chosen = dispatch.cheapest(dispatch.allowed(rows, asked)).algorithm
+        reason = f"algorithm={asked!r} asks for it."
+        if chosen != asked:
+            reason = f"The lowest estimate of those that algorithm={asked!r} allows."
     else:
-        chosen = dispatch.cheapest(rows).algorithm
-        accepted = sum(row.refusal is None for row in rows)
-        reason = "The lowest estimate." if accepted > 1 else "The only one to take it."
+        allowed = dispatch.allowed(rows, spec.algorithm)
+        chosen = dispatch.cheapest(allowed).algorithm
+        accepted = sum(row.refusal is None for row in allowed)
+        reason = "The lowest estimate" if accepted > 1 else "The only one to take it"
+        if spec.algorithm == dispatch.AUTO_STRICT:
+            reason += f" of the strict ones, for which {_who_wants_strict(asked)} asks"
+        reason += "."
         batches = dispatch.builtin_batches(
             pass_, spec, input_shape, kernel_shape, dtype, deterministic
         )
         if batches not in (dispatch.ANY_BATCH, dispatch.NO_BATCH):
             reason += f" {_crossover(batches)}"
     return Explanation(pass_, shape, tuple(kernel_shape), dtype, rows, chosen, reason)
+
+
+def _who_wants_strict(asked):
+    if asked == dispatch.AUTO_STRICT:
+        return f"algorithm={asked!r}"
+    return "kconv.set_accuracy('strict')"
 
 
 def _crossover(batches):

@@ -22,12 +22,13 @@ def collect():
     import keras
     import tensorflow as tf
 
-    from kconv import __version__, native
+    from kconv import __version__, native, settings
 
     facts = {
         "kconv": __version__,
         "folder": str(pathlib.Path(__file__).parent),
         "TensorFlow ops": native.why_missing() or "loaded",
+        "accuracy": settings.accuracy(),
         "Python": platform.python_version(),
         "TensorFlow": f"{tf.__version__} ({_distribution()})",
         "Keras": f"{keras.__version__}, {keras.config.image_data_format()}",

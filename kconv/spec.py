@@ -24,7 +24,7 @@ class ConvSpec:
             spatial dimension.
         groups: Int.
         data_format: `"channels_last"` or `"channels_first"`.
-        algorithm: `"auto"` or the name of an algorithm.
+        algorithm: `"auto"`, `"auto:strict"` or a name of `dispatch.algorithms`.
     """
 
     strides: tuple

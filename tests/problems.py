@@ -6,6 +6,9 @@ import functools
 import ml_dtypes
 import numpy as np
 import reference
+import tiling
+
+from kconv import native
 
 PASSES = ("forward", "input_gradient", "filter_gradient")
 DTYPES = {
@@ -123,16 +126,53 @@ class Case:
         return reference.filter_gradient(a, self.filter_shape, b, **self.options)
 
 
+def magnitude(algorithm, case, pass_, a, b, of_plain_sum):
+    """What `reference.assert_accurate` wants for an algorithm.
+
+    Args:
+        algorithm: The name of one, not of a family or mode.
+        case: A `Case`.
+        pass_: Name of a pass.
+        a: Array, the first operand.
+        b: Array, the second operand.
+        of_plain_sum: Array, the pass over the operands' absolute values.
+
+    Returns:
+        Array.
+    """
+    if tiling.outputs_of(algorithm) is None:
+        return of_plain_sum
+    largest = tiling.magnitude(algorithm, case, pass_, a, b)
+    return np.full_like(of_plain_sum, largest)
+
+
 @functools.lru_cache(maxsize=16)
-def judged(case, pass_, dtype, seed=0):
+def _judged(case, pass_, dtype, seed):
+    a, b = case.operands(pass_, dtype, seed)
+    exact = case.exact(pass_, a, b)
+    return (a, b), (exact, case.exact(pass_, np.abs(a), np.abs(b)))
+
+
+@functools.lru_cache(maxsize=16)
+def judged(case, pass_, dtype, seed=0, algorithm="direct"):
     """Operands of a pass with what `reference.assert_accurate` wants for them.
+
+    Args:
+        case: A `Case`.
+        pass_: Name of a pass.
+        dtype: Key of `DTYPES`.
+        seed: Int.
+        algorithm: Any name that `kconv.ops.conv` takes. Judged is what runs by that
+            name; by default by a plain sum.
 
     Returns:
         (a, b), (exact, magnitude).
     """
-    a, b = case.operands(pass_, dtype, seed)
-    exact = case.exact(pass_, a, b)
-    return (a, b), (exact, case.exact(pass_, np.abs(a), np.abs(b)))
+    (a, b), (exact, of_plain_sum) = _judged(case, pass_, dtype, seed)
+    if algorithm.startswith(("auto", "winograd")):
+        problem = case.problem(native.core(), pass_, dtype)
+        algorithm = problem.choose(algorithm=algorithm)
+    return (a, b), (exact, magnitude(algorithm, case, pass_, a, b, of_plain_sum))
 
 
 def _both_layouts(cases):

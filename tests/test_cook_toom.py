@@ -1,29 +1,17 @@
 """The transforms of Winograd's convolutions: proved, not sampled."""
 
-import importlib.util
 import itertools
 import re
 import subprocess
 import sys
 from fractions import Fraction
-from pathlib import Path
 
 import numpy as np
 import pytest
 import sympy
 import wincnn
+from tiling import SCRIPT, cook_toom
 
-SCRIPT = Path(__file__).resolve().parents[1] / "csrc/algorithms/winograd/cook_toom.py"
-
-
-def load():
-    spec = importlib.util.spec_from_file_location("cook_toom", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-cook_toom = load()
 sizes = pytest.mark.parametrize("m, r", cook_toom.SIZES)
 
 

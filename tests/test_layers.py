@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras.src import testing
+from tiling import tolerance
 
 import kconv
 
@@ -84,7 +85,9 @@ def test_same_as_keras(options):
     expected = np.moveaxis(expected.numpy(), -1, 1) if first else expected.numpy()
     assert y.dtype == expected.dtype
     assert y.shape == expected.shape
-    unit = {"float32": 2e-6, "float16": 2e-3, "bfloat16": 2e-2}[y.dtype.name]
+    unit = {"float16": 2e-3, "bfloat16": 2e-2}.get(
+        y.dtype.name, tolerance(ours.algorithm)
+    )
     difference = np.abs(np.subtract(y, expected, dtype="float32"))
     assert difference.max() <= unit * np.abs(expected).max()
 
@@ -188,7 +191,7 @@ def test_training_is_that_of_keras():
         histories.append(fitted.history["loss"])
         assert not model.jit_compile
         assert model.predict(x, batch_size=7, verbose=0).shape == (20, 5)
-    np.testing.assert_allclose(*histories, rtol=1e-5)
+    np.testing.assert_allclose(*histories, rtol=1e-4)
 
 
 @pytest.mark.parametrize("algorithm", ("auto", "gemm"))
@@ -207,8 +210,9 @@ def test_a_function_compiled_by_xla(algorithm):
     with tf.GradientTape() as tape:
         eager = layer(x)
     expected_dw = tape.gradient(eager, layer.kernel.value)
-    np.testing.assert_allclose(y, expected, atol=2e-6)
-    np.testing.assert_allclose(dw, expected_dw, atol=1e-6 * np.abs(expected_dw).max())
+    error = tolerance(algorithm)
+    np.testing.assert_allclose(y, expected, atol=error)
+    np.testing.assert_allclose(dw, expected_dw, atol=error * np.abs(expected_dw).max())
 
 
 def test_keras_knows_that_the_layer_is_not_for_xla():
@@ -226,7 +230,9 @@ def test_lora():
         layer.enable_lora(2)
         layer.lora_kernel_b.assign(images(*layer.lora_kernel_b.shape))
     stock.set_weights(ours.get_weights())
-    np.testing.assert_allclose(ours(x), stock(x), atol=2e-5)
+    expected = stock(x)
+    error = tolerance(ours.algorithm) * np.abs(expected).max()
+    np.testing.assert_allclose(ours(x), expected, rtol=0, atol=error)
     assert [v.trainable for v in ours.weights] == [v.trainable for v in stock.weights]
 
 

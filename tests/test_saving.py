@@ -44,13 +44,19 @@ np.savez(f"{folder}/results.npz", **results)
 """
 
 
+ALGORITHMS = ("auto", "auto:strict", "winograd", "gemm", "direct", "builtin")
+
+
 def make_model():
     """Layers with every kind of algorithm, and an operation."""
     keras.utils.set_random_seed(3)
     inputs = keras.Input((12, 12, 4))
     x = inputs
-    for algorithm in ("auto", "gemm", "direct", "builtin"):
-        x = kconv.layers.Conv2D(8, 3, activation="relu", algorithm=algorithm)(x)
+    for algorithm in ALGORITHMS:
+        layer = kconv.layers.Conv2D(
+            8, 3, padding="same", activation="relu", algorithm=algorithm
+        )
+        x = layer(x)
     x = kconv.layers.Conv2D(8, 3, padding="same", groups=4)(x)
     kernel = keras.Variable(np.ones((2, 2, 2, 8), "float32"))
     x = kconv.ops.conv(x, kernel.numpy(), padding=((1, 0), (0, 1)))
@@ -98,8 +104,7 @@ def loaded(tmp_path_factory):
 def test_keras_file(loaded):
     model, _, given, results = loaded
     np.testing.assert_allclose(results["keras"], model(given["x"]), rtol=1e-5)
-    algorithms = ["auto", "gemm", "direct", "builtin", "auto"]
-    assert list(results["algorithms"]) == algorithms
+    assert list(results["algorithms"]) == [*ALGORITHMS, "auto"]
     loss = model.evaluate(given["x"], given["y"], verbose=0)
     np.testing.assert_allclose(results["keras_fit"], [loss], rtol=1e-5)
 
@@ -108,7 +113,7 @@ def test_exported_model(loaded):
     model, _, given, results = loaded
     expected = model(given["x"])
     np.testing.assert_allclose(results["exported"], expected, rtol=1e-5)
-    np.testing.assert_allclose(results["exported_other_batch"], expected[:1], rtol=1e-5)
+    np.testing.assert_allclose(results["exported_other_batch"], expected[:1], rtol=1e-4)
 
 
 def test_saved_function_and_its_gradient(loaded):
@@ -116,7 +121,7 @@ def test_saved_function_and_its_gradient(loaded):
     with tf.GradientTape() as tape:
         y = tf.nn.conv2d(given["x"], module.kernel, 2, "VALID")
     gradient = tape.gradient(y, module.kernel)
-    np.testing.assert_allclose(results["module"], y, atol=1e-5)
+    np.testing.assert_allclose(results["module"], y, atol=1e-4)
     largest = np.abs(gradient).max()
     np.testing.assert_allclose(
         results["module_gradient"], gradient, atol=1e-6 * largest
@@ -129,4 +134,4 @@ def test_weights_go_between_kconv_and_keras(tmp_path):
     x = np.random.default_rng(0).standard_normal((2, 9, 9, 3)).astype("float32")
     ours.save_weights(tmp_path / "ours.weights.h5")
     stock.load_weights(tmp_path / "ours.weights.h5")
-    np.testing.assert_allclose(stock(x), ours(x), atol=1e-5)
+    np.testing.assert_allclose(stock(x), ours(x), atol=1e-4)

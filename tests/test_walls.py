@@ -124,20 +124,22 @@ def instruction_set_files_share_no_code(sources):
 
 
 def algorithms_are_listed(sources):
-    """Every folder of csrc/algorithms has its line in algorithms.inc, and no other."""
+    """Every folder of csrc/algorithms has lines in algorithms.inc, and no other has."""
     folders = {
         path.split("/")[2]
         for path in sources
         if re.match(r"csrc/algorithms/\w+/\w+", path)
     }
     listed = re.findall(
-        r"^\s*KCONV_ALGORITHM\w*\(\s*(\w+)",
+        r"^\s*KCONV_(?:ALGORITHM|VARIANT)\(\s*((\w+)[^)]*)\)",
         sources["csrc/algorithms.inc"],
         re.MULTILINE,
     )
-    unlisted = [f"{name} has no line" for name in sorted(folders - set(listed))]
-    unknown = [f"{name} has no folder" for name in sorted(set(listed) - folders)]
-    return unlisted + unknown + [f"{n} twice" for n in listed if listed.count(n) > 1]
+    families, entries = {family for _, family in listed}, [name for name, _ in listed]
+    unlisted = [f"{name} has no line" for name in sorted(folders - families)]
+    unknown = [f"{name} has no folder" for name in sorted(families - folders)]
+    twice = {f"{name} twice" for name in entries if entries.count(name) > 1}
+    return unlisted + unknown + sorted(twice)
 
 
 # Python.
@@ -304,6 +306,14 @@ def test_guard_finds_a_violation(guard):
 
 MORE_VIOLATIONS = [
     (algorithms_are_listed, {"csrc/algorithms.inc": "KCONV_ALGORITHM(gemm)\n"}),
+    (algorithms_are_listed, {"csrc/algorithms.inc": "KCONV_VARIANT(winograd, f2)\n"}),
+    (
+        algorithms_are_listed,
+        {
+            "csrc/algorithms.inc": "KCONV_VARIANT(a, f2)\n" * 2,
+            "csrc/algorithms/a/a.cc": "",
+        },
+    ),
     (
         algorithms_include_no_other,
         {"csrc/algorithms/a/a.cc": '#include "../b/b.h"\n'},

@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from kconv import dispatch, native, ops
+from kconv import dispatch, native, ops, settings
 from kconv.spec import conv_spec
 
 
@@ -84,7 +84,7 @@ def kconv(problem, algorithm):
 
     Args:
         problem: A `Problem`.
-        algorithm: "auto" or the name of an algorithm of kconv.
+        algorithm: "auto", "auto:strict" or a name out of `kconv.ops.algorithms()`.
 
     Returns:
         A sentence if the algorithm refuses the problem, or None; the name of the
@@ -93,18 +93,15 @@ def kconv(problem, algorithm):
     if native.ops() is None:
         return native.why_missing(), "", None
     shapes = problem.input_shape, problem.filter_shape
-    explanation = ops.explain(
-        *shapes,
-        padding="same",
-        data_format="channels_last",
-        algorithm=algorithm,
-        dtype=problem.dtype,
-        pass_=problem.pass_,
-    )
-    refusals = {c.algorithm: c.refusal for c in explanation.candidates}
-    spec = conv_spec(
-        *shapes, padding="same", data_format="channels_last", algorithm=algorithm
-    )
+    options = {"padding": "same", "data_format": "channels_last"}
+    asked = {"dtype": problem.dtype, "pass_": problem.pass_}
+    rows = ops.explain(*shapes, **options, **asked).candidates
+    rows = dispatch.allowed(rows, algorithm)
+    if dispatch.cheapest(rows) is None:
+        return rows[0].refusal, "", None
+    options["algorithm"] = algorithm
+    chosen = ops.explain(*shapes, **options, **asked).chosen
+    spec = settings.heeded(conv_spec(*shapes, **options))
 
     # The operand that a pass computes gives it nothing but a shape.
     computed = {
@@ -121,4 +118,4 @@ def kconv(problem, algorithm):
         }[problem.pass_]
         return dispatch.run(problem.pass_, spec, dispatch.Operands(*operands))
 
-    return refusals[explanation.chosen], explanation.chosen, call
+    return None, chosen, call

@@ -38,7 +38,7 @@ class Candidate:
     """A way to compute a problem.
 
     Attributes:
-        name: "stock", "auto" or the name of an algorithm of kconv.
+        name: "stock", "auto" or another name of algorithms of kconv.
         mode: "eager" or "graph", a `tf.function`.
         engine: Key of `ENGINES`: what TensorFlow's own kernels use.
     """
@@ -95,7 +95,7 @@ class LayerBenchmark:
     kconv runs as the environment says.
 
     Args:
-        algorithms: Names of algorithms of kconv, or "auto".
+        algorithms: Names of algorithms of kconv, of families or modes.
         modes: Names from `MODES`: how both are called.
         engines: Keys of `ENGINES`: what stock's kernels use.
         threads: Threads of TensorFlow's pool within an operation.
@@ -193,7 +193,7 @@ def run(
         layers: "3x3", "1x1" or "all".
         batches: Batch sizes.
         passes: Names of passes.
-        algorithms: Names of algorithms, "auto" among them; all by default.
+        algorithms: Names of algorithms; by default "auto" and each of kconv's.
         dtype: Type of all operands.
         modes: As in `LayerBenchmark`.
         engines: As in `LayerBenchmark`.
@@ -244,13 +244,14 @@ def run(
 
 
 def _known(algorithms):
-    from kconv import native
+    from kconv import native, ops
+    from kconv.settings import AUTO, AUTO_STRICT
 
-    core = native.core()
-    known = ["auto", *(core.algorithms() if core else [])]
+    # Stock is measured anyway.
+    known = [AUTO, AUTO_STRICT, *ops.algorithms()[:-1]]
     unknown = set(algorithms or ()) - set(known)
     if unknown:
         raise ValueError(
             f"Algorithms must be among {known}. Received: {sorted(unknown)}"
         )
-    return algorithms or known
+    return algorithms or [AUTO, *(native.core().algorithms() if native.ops() else [])]

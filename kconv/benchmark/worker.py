@@ -19,6 +19,7 @@ from kconv.info import processor
 
 # What changes the speed, and so belongs beside every figure.
 VARIABLES = (
+    "KCONV_ACCURACY",
     "KCONV_MAX_ISA",
     "KCONV_DISABLE_NATIVE",
     "ONEDNN_MAX_CPU_ISA",

@@ -65,8 +65,9 @@ class Conv2D(keras.layers.Conv2D):
             after being updated by an `Optimizer`.
         bias_constraint: Optional projection function to be applied to the bias after
             being updated by an `Optimizer`.
-        algorithm: string, `"auto"` or a name out of `kconv.ops.algorithms()`, to force
-            an algorithm in the layer and in its gradients.
+        algorithm: string, `"auto"`, `"auto:strict"` or a name out of
+            `kconv.ops.algorithms()`, to force an algorithm in the layer and in its
+            gradients.
         **kwargs: The arguments of every Keras layer, such as `name`, `dtype` and
             `trainable`, and `lora_rank` and `lora_alpha`.
 

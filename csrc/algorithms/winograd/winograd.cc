@@ -15,10 +15,10 @@ winograd::Work WorkOf(int outputs, const Problem& problem, Isa isa) {
              : winograd::ImagePassWork(outputs, problem, isa);
 }
 
-// Fewer channels, or results along a transformed axis, make the transforms
-// cost more than the products save.
+// Fewer channels, or pixels along a transformed axis, make the transforms cost
+// more than the products save.
 constexpr int64_t kMinChannels = 4;
-constexpr int64_t kMinResults = 2;
+constexpr int64_t kMinPixels = 2;
 
 template <int kOutputs>
 const char* Refuse(const Problem& problem) {
@@ -38,19 +38,25 @@ const char* Refuse(const Problem& problem) {
     return "winograd does not pay with fewer than 4 channels or filters a "
            "group.";
   }
-  const Tiling tiling(s, problem.pass, kOutputs);
+  // All passes are refused together: a forced algorithm shall not fail in the
+  // middle of training.
   for (int i = 0; i < kMaxSpatialDims; ++i) {
-    if (transformed[i] && tiling.result.size[i] < kMinResults) {
+    if (transformed[i] && std::min(s.input[i], s.output[i]) < kMinPixels) {
       return "winograd does not pay for images of one pixel along an axis.";
     }
   }
-  if (kOutputs > 4 && tiling.taps > 3) {
+  if (kOutputs > 4 && Tiling(s, problem.pass, kOutputs).taps > 3) {
     return "winograd:f6 takes kernels of 3 taps only: with 5 it rounds too "
            "much.";
   }
-  if (!WorkOf(kOutputs, problem, Isa::kBaseline).fits) {
-    return "winograd would take more than 128 MiB of workspace for so many "
-           "channels.";
+  Problem other = problem;
+  for (Pass pass :
+       {Pass::kForward, Pass::kInputGradient, Pass::kFilterGradient}) {
+    other.pass = pass;
+    if (!WorkOf(kOutputs, other, Isa::kBaseline).fits) {
+      return "winograd would take more than 128 MiB of workspace for so many "
+             "channels.";
+    }
   }
   return nullptr;
 }

@@ -1,0 +1,162 @@
+"""What is particular to Winograd's algorithms: refusals, roundings, the way of a NaN.
+
+F(m, r) computes m outputs from r taps and n = m + r - 1 inputs along an axis, y = A^T
+[(G g) * (B^T d)], and is nested over at most two axes.
+"""
+
+import functools
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+
+SCRIPT = Path(__file__).resolve().parents[1] / "csrc/algorithms/winograd/cook_toom.py"
+
+
+def _load():
+    spec = importlib.util.spec_from_file_location("cook_toom", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+cook_toom = _load()
+
+
+def outputs_of(algorithm):
+    """The m of "winograd:fm", None for other algorithms."""
+    family, _, variant = algorithm.partition(":f")
+    return int(variant) if family == "winograd" and variant else None
+
+
+def transformed_axes(case):
+    """The axes that a tile extends over: the last two of 3 taps, or else of 5."""
+    for taps in (3, 5):
+        axes = [i for i, k in enumerate(case.kernel_size) if k == taps]
+        if axes:
+            return axes[-2:]
+    return []
+
+
+def takes(algorithm, case, dtype):
+    """Whether an algorithm, or one of a family, takes a problem."""
+    if not algorithm.startswith("winograd"):
+        return True
+    axes = transformed_axes(case)
+    if not axes or dtype == "float64" or max(case.strides) > 1:
+        return False
+    if min(case.in_channels, case.out_channels) < 4 * case.groups:
+        return False
+    if min(size[i] for size in (case.input_size, case.output_size) for i in axes) < 2:
+        return False
+    return algorithm != "winograd:f6" or case.kernel_size[axes[0]] == 3
+
+
+def tolerance(algorithm):
+    """Error allowed in float32 by a name of algorithms, as part of the largest value.
+
+    The rough measure where results are not compared with the reference.
+    """
+    return 5e-5 if algorithm == "auto" or algorithm.startswith("winograd") else 2e-6
+
+
+@functools.cache
+def amplification(m, r):
+    """How much more F(m, r) rounds than r products and their sum do, as a factor.
+
+    Where g and d are random, of variance 1, the j-th product has the variance
+    |G_j|^2 |B_j|^2 and comes with a rounding error in proportion to its size; output i
+    is the sum of A_ij times these. A plain sum of r products has variance r. Nested
+    over two axes the factor is squared.
+    """
+    at, g, bt = (np.array(table, np.float64) for table in cook_toom.cook_toom(m, r))
+    products = (g**2).sum(axis=1) * (bt**2).sum(axis=1)
+    return np.sqrt((at**2 @ products).max() / r)
+
+
+def magnitude(algorithm, case, pass_, a, b):
+    """What takes the place of the sum of |x||w| in the judgement of `reference`.
+
+    The error is spread over a tile, and so its measure is the largest of these sums,
+    as if every window met the largest element of the image: a tile may hold elements
+    that the windows of its outputs do not. Times the amplification that came within
+    1.4 roundings of the errors that were seen, over all cases, passes and variants;
+    `reference.ROUNDINGS` allows 4.
+    """
+    m, axes = outputs_of(algorithm), transformed_axes(case)
+    r = case.kernel_size[axes[0]]
+    if pass_ == "filter_gradient":
+        m, r = r, m
+    return amplification(m, r) ** len(axes) * _largest_sum(case, pass_, a, b)
+
+
+def _largest_sum(case, pass_, a, b):
+    a, b = (np.abs(np.asarray(v, np.float64)) for v in (a, b))
+    if 0 in (a.size, b.size):
+        return 0.0
+    groups = case.groups
+    peaks = _of_channels(case, np.max, a).reshape(groups, -1)
+    if pass_ == "filter_gradient":
+        sums = _of_channels(case, np.sum, b).reshape(groups, -1)
+        return (peaks.max(axis=1) * sums.max(axis=1)).max()
+    taps = b.reshape(-1, b.shape[-2], groups, b.shape[-1] // groups).sum(axis=0)
+    subscripts = "igo,gi->go" if pass_ == "forward" else "igo,go->gi"
+    return np.einsum(subscripts, taps, peaks).max()
+
+
+def _of_channels(case, reduce, x):
+    last = np.moveaxis(x, 1, -1) if case.layout == "channels_first" else x
+    return reduce(last.reshape(-1, last.shape[-1]), axis=0)
+
+
+def spoiled(algorithm, case, pass_, place):
+    """Which results a NaN or infinity of the first operand may spoil.
+
+    All outputs, of the same group, of every tile that reads it; of the filter gradient,
+    all taps along the tile's axes.
+
+    Args:
+        algorithm: Name of one of Winograd's algorithms.
+        case: A `Case`.
+        pass_: Name of a pass.
+        place: Index of an element of the first operand.
+
+    Returns:
+        Bool array of the shape of the result.
+    """
+    m, axes = outputs_of(algorithm), transformed_axes(case)
+    first, *rest = place
+    channel, pixel = (rest[0], rest[1:])
+    if case.layout == "channels_last":
+        channel, pixel = (rest[-1], rest[:-1])
+    backwards = pass_ == "input_gradient"
+    results = case.input_size if backwards else case.output_size
+    masks = []
+    for i, q in enumerate(pixel):
+        taps, d = case.kernel_size[i], case.dilation_rate[i]
+        before = case.padding[i][0]
+        offset = before - (taps - 1) * d if backwards else -before
+        p, t = np.ogrid[: results[i], :taps]
+        if i in axes:
+            # The phase of a pixel, and the first one of its tile in there.
+            start = p % d + p // d // m * m * d
+            reads = np.isin(q - start - offset, d * np.arange(m + taps - 1))
+            reads = reads & (t >= 0)
+        else:
+            reads = p + offset + t * d == q
+        masks.append(reads.any(axis=0 if pass_ == "filter_gradient" else 1))
+    mask = functools.reduce(np.multiply.outer, masks)
+    groups = case.groups
+    if pass_ == "filter_gradient":
+        of_group = case.in_channels // groups
+        rows = np.arange(of_group) == channel % of_group
+        columns = np.arange(case.out_channels) * groups // case.out_channels
+        columns = columns == channel // of_group
+        return mask[..., None, None] & rows[:, None] & columns
+    sources, targets = case.in_channels, case.out_channels
+    if backwards:
+        sources, targets = targets, sources
+    group = channel * groups // sources
+    mask = mask[..., None] & (np.arange(targets) * groups // targets == group)
+    mask = (np.arange(case.batch) == first).reshape(-1, *[1] * mask.ndim) & mask
+    return np.moveaxis(mask, -1, 1) if case.layout == "channels_first" else mask
