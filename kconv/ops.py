@@ -292,11 +292,14 @@ def explain(
 
     Example:
 
-    >>> print(kconv.ops.explain((1, 56, 56, 64), (3, 3, 64, 64), padding="same"))
-    forward of (1, 56, 56, 64) * (3, 3, 64, 64), float32
-    > gemm          4.344 ms on one core, workspace 804 KiB
-      direct        9.636 ms on one core, workspace 0 KiB
-      builtin       6.895 ms on one core
+    >>> print(kconv.ops.explain((1, 7, 7, 512), (1, 1, 512, 2048)))
+    forward of (1, 7, 7, 512) * (1, 1, 512, 2048), float32
+      winograd:f4  winograd takes kernels with an axis of 3 or 5 taps only.
+      winograd:f6  winograd takes kernels with an axis of 3 or 5 taps only.
+      winograd:f2  winograd takes kernels with an axis of 3 or 5 taps only.
+    > gemm               1.27 ms on one core, workspace 656 KiB
+      direct            4.284 ms on one core, workspace 0 KiB
+      builtin           2.095 ms on one core
     gemm: The lowest estimate.
     """
     if pass_ not in dispatch.PASSES:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from kconv import cli, demo
-from kconv.benchmark import layers, report
+from kconv.benchmark import calls, layers, report
 from kconv.benchmark.client import Worker
 from kconv.benchmark.layers import Candidate, LayerBenchmark, Measurement
 from kconv.benchmark.problems import PASSES, Layer, Problem, make_problems
@@ -203,6 +203,20 @@ def test_benchmark_writes_files(comparisons, tmp_path):
     }
     report.write_plot(comparisons, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").stat().st_size > 10_000
+
+
+def test_a_refusal_is_a_result_of_the_benchmark():
+    three = Problem(SMALL, 2, "forward")
+    one = Problem(Layer(1, 6, 4, 8), 2, "forward")
+    for name in ("winograd", "winograd:f4"):
+        refusal, choice, call = calls.kconv(one, name)
+        assert "3 or 5 taps" in refusal
+        assert (choice, call) == ("", None)
+        refusal, choice, call = calls.kconv(three, name)
+        assert refusal is None
+        assert choice.startswith(name)
+        assert call(*calls.operands(three)).shape == three.output_shape
+    assert calls.kconv(three, "auto:strict")[1] in ("gemm", "direct", "builtin")
 
 
 def test_benchmark_prints_a_table_and_means(comparisons, monkeypatch, capsys):
