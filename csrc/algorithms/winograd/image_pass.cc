@@ -119,7 +119,7 @@ void Plan::Cut() {
     most = std::clamp(fit / kTileUnit * kTileUnit, kMinFusedBlock, kMaxBlock);
   }
   blocks = Split(tiles, CeilDivide(tiles, most), kTileUnit / 2);
-  block = std::min(blocks.size, tiles);
+  block = std::clamp<int64_t>(tiles, 1, blocks.size);
   shared = batch = 1;
   if (fused) return;
   const int64_t room = kSharedFloats / (groups * ChunkCount() * VSize());
@@ -537,7 +537,7 @@ Work ImagePassWork(int outputs, const Problem& problem, Isa isa) {
   Work work;
   work.shared_bytes = 4 * SharedFloats(p);
   work.worker_bytes = Scratch::Bytes(p);
-  work.fits = p.fused || FrequencyFloats(p) <= 2 * kMaxSharedFloats;
+  work.fits = FrequencyFloats(p) <= 2 * kMaxSharedFloats;
   work.macs = planes * (ProductMacs(tiles * depth * columns, p.chunks.size) +
                         tiles * depth * v + tiles * columns * kMacsPerM +
                         makings * depth * columns * kMacsPerU);
