@@ -122,9 +122,9 @@ def test_a_model_is_traced_anew_by_compile():
     seen = []
     run_native = dispatch._run_native
 
-    def spy(pass_, spec, operands):
+    def spy(pass_, spec, *operands):
         seen.append(spec.algorithm)
-        return run_native(pass_, spec, operands)
+        return run_native(pass_, spec, *operands)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(dispatch, "_run_native", spy)

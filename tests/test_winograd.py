@@ -281,7 +281,7 @@ def test_f6_refuses_5_taps_and_its_family_does_not(pass_):
 @pytest.mark.parametrize("algorithm", ("winograd", *VARIANTS))
 def test_gradients_of_gradients(algorithm, wrap):
     rng = np.random.default_rng(0)
-    shapes = (2, 9, 8, 6), (3, 3, 3, 4), (2, 9, 8, 4)
+    shapes = (2, 9, 8, 8), (3, 3, 4, 8), (2, 9, 8, 8)
     tensors = [tf.constant(rng.standard_normal(s), tf.float32) for s in shapes]
 
     def all_orders(algorithm):
@@ -305,7 +305,7 @@ def test_gradients_of_gradients(algorithm, wrap):
 
 @pytest.mark.parametrize("dtype", ("float32", "mixed_bfloat16", "mixed_float16"))
 def test_a_layer_learns(dtype):
-    x = np.random.default_rng(0).standard_normal((64, 12, 12, 1)).astype("float32")
+    x = np.random.default_rng(0).standard_normal((64, 12, 12, 4)).astype("float32")
     labels = (x.mean((1, 2, 3)) > 0).astype("float32")
     histories = []
     for algorithm in ("winograd", "direct"):

@@ -47,7 +47,7 @@ def takes(algorithm, case, dtype):
         return False
     if min(case.in_channels, case.out_channels) < 4 * case.groups:
         return False
-    if min(size[i] for size in (case.input_size, case.output_size) for i in axes) < 2:
+    if any(1 in (case.input_size[i], case.output_size[i]) for i in axes):
         return False
     return algorithm != "winograd:f6" or case.kernel_size[axes[0]] == 3
 

@@ -388,8 +388,12 @@ Work FilterGradientWork(int outputs, const Problem& problem, Isa isa) {
                           : Shared<BFloat16>::Bytes(p);
   work.worker_bytes = Scratch::Bytes(p);
   work.fits = work.shared_bytes / 4 <= 2 * kMaxSharedFloats + p.elements;
+  const double v =
+      kMacsPerV + kMacsPerSharedV * static_cast<double>(p.columns.count);
+  const double w =
+      kMacsPerV + kMacsPerSharedV * static_cast<double>(p.ChunkCount());
   work.macs = planes * (ProductMacs(tiles * depth * columns, p.block) +
-                        tiles * (depth + columns) * kMacsPerV +
+                        tiles * (depth * v + columns * w) +
                         sums * depth * columns * kMacsPerM);
   return work;
 }

@@ -15,10 +15,8 @@ winograd::Work WorkOf(int outputs, const Problem& problem, Isa isa) {
              : winograd::ImagePassWork(outputs, problem, isa);
 }
 
-// Fewer channels, or pixels along a transformed axis, make the transforms cost
-// more than the products save.
+// Fewer channels make the transforms cost more than the products save.
 constexpr int64_t kMinChannels = 4;
-constexpr int64_t kMinPixels = 2;
 
 template <int kOutputs>
 const char* Refuse(const Problem& problem) {
@@ -41,7 +39,7 @@ const char* Refuse(const Problem& problem) {
   // All passes are refused together: a forced algorithm shall not fail in the
   // middle of training.
   for (int i = 0; i < kMaxSpatialDims; ++i) {
-    if (transformed[i] && std::min(s.input[i], s.output[i]) < kMinPixels) {
+    if (transformed[i] && (s.input[i] == 1 || s.output[i] == 1)) {
       return "winograd does not pay for images of one pixel along an axis.";
     }
   }
