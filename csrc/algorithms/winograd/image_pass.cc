@@ -354,7 +354,7 @@ Work ImagePassWork(int outputs, const Problem& problem, Isa isa) {
   Work work;
   work.shared_bytes = 4 * SharedFloats(p);
   work.worker_bytes = Scratch::Bytes(p);
-  work.fits = p.fused || FrequencyFloats(p) <= 2 * kMaxSharedFloats;
+  work.fits = FrequencyFloats(p) <= 2 * kMaxSharedFloats;
   work.macs = planes * (ProductMacs(tiles * depth * columns, p.chunks.size) +
                         tiles * depth * v + tiles * columns * kMacsPerM +
                         makings * depth * columns * kMacsPerU);

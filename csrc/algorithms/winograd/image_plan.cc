@@ -58,7 +58,7 @@ void ImagePlan::Cut() {
     most = std::clamp(fit / kTileUnit * kTileUnit, kMinFusedBlock, kMaxBlock);
   }
   blocks = Split(tiles, CeilDivide(tiles, most), kTileUnit / 2);
-  block = std::min(blocks.size, tiles);
+  block = std::clamp<int64_t>(tiles, 1, blocks.size);
   shared = batch = 1;
   if (fused) return;
   const int64_t room = kSharedFloats / (groups * ChunkCount() * VSize());
