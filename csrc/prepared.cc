@@ -86,9 +86,11 @@ std::string Described(const Header& h) {
   std::string kernel;
   for (int64_t size : h.kernel) kernel += std::to_string(size) + "x";
   kernel.pop_back();
-  // The names may be of another version, and then without an end.
+  // The bytes may be anything.
   const auto text = [](const char* from, size_t most) {
-    return std::string(from, strnlen(from, most));
+    std::string name(from, strnlen(from, most));
+    for (char& c : name) c = c >= ' ' && c <= '~' ? c : '?';
+    return name;
   };
   return "kernel_size=" + kernel + ", channels=" + std::to_string(h.channels) +
          ", filters=" + std::to_string(h.filters) +
