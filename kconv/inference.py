@@ -10,9 +10,9 @@ def prepare(model):
 
     Calls `prepare` of each `kconv.layers.Conv2D` in the model, models in it included,
     and has `predict` and `evaluate` traced again. `kconv.layers.Conv2D.prepare` tells
-    what that means: results keep their bits, the filters take their memory twice, and
-    weights that are assigned later are to be prepared again. Call `kconv.release`
-    before the model is exported.
+    what that means: results keep their bits, the filters take their memory twice,
+    weights that are assigned later are to be prepared again, and files hold nothing of
+    it.
 
     Args:
         model: A Keras model or layer, built.

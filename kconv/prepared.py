@@ -42,8 +42,9 @@ class Slot:
     """A place in a layer for the prepared form of its kernel.
 
     A graph that was traced with it reads a variable. So it sees at once that the form
-    is replaced, or gone: kconv's op takes an empty vector for none. Neither Keras nor
-    TensorFlow finds the variable, which is of no use on another machine, in the layer.
+    is replaced, or gone: kconv's op takes an empty vector for none. The bytes are of no
+    use on another machine, so no weights and checkpoints hold the variable, and in a
+    SavedModel it is empty.
     """
 
     def __init__(self):
@@ -61,6 +62,10 @@ class Slot:
             return
         if self._variable is None:
             self._variable = tf.Variable(prepared, trainable=False, shape=(None,))
+            # Files hold an empty one.
+            self._variable._serialize_to_tensors = lambda: {
+                "VARIABLE_VALUE": tf.zeros((0,), tf.uint8)
+            }
         else:
             self._variable.assign(prepared)
         self._is_filled = True
@@ -70,6 +75,11 @@ class Slot:
         self._is_filled = False
         if self._variable is not None:
             self._variable.assign(tf.zeros((0,), tf.uint8))
+
+    @property
+    def trackables(self):
+        """What a SavedModel must hold of this: name -> object of TensorFlow's."""
+        return {} if self._variable is None else {"prepared": self._variable}
 
     def around(self, kernel, groups):
         """Returns a `PreparedFilter` of the kernel, or it alone if this is empty."""

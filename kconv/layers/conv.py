@@ -183,9 +183,10 @@ class Conv2D(keras.layers.Conv2D):
         uses the new kernel; a change of a few elements may go unseen. So call this
         again, or `release`, after a change.
 
-        What is prepared is for this process, and no file holds it. Neither can a
-        function that was traced with it be saved: call `release` before `export` or
-        `tf.saved_model.save`, and have functions of your own traced again.
+        What is prepared is for this process, and no file holds it: a model that is
+        saved or exported is as if it were not prepared. (Only a `tf.Module` that holds
+        a traced function, but not the layer, cannot be saved: TensorFlow misses a
+        variable then.)
 
         Returns:
             Whether an algorithm has a use for it. If not, nothing is kept.
@@ -229,6 +230,12 @@ class Conv2D(keras.layers.Conv2D):
         """Enables LoRA, and releases a prepared kernel."""
         self.release()
         super().enable_lora(*args, **kwargs)
+
+    def _trackable_children(self, save_type="checkpoint", **kwargs):
+        children = super()._trackable_children(save_type, **kwargs)
+        if save_type == "savedmodel":
+            children.update(self._prepared.trackables)
+        return children
 
     def convolution_op(self, inputs, kernel):
         """Convolves `inputs` with `kernel`, without bias or activation."""
