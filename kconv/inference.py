@@ -28,7 +28,7 @@ def prepare(model):
 
     >>> model = kconv.convert(keras.applications.ResNet50())
     >>> kconv.prepare(model)
-    13
+    16
     """
     count = sum(layer.prepare() for layer in _conv_layers(model))
     _trace_again(model)
@@ -50,7 +50,7 @@ def release(model):
     Example:
 
     >>> kconv.release(model)
-    13
+    16
     """
     count = 0
     for layer in _conv_layers(model):

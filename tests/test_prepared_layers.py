@@ -180,6 +180,37 @@ def test_training_a_prepared_layer():
     np.testing.assert_allclose(losses[1][2:], losses[0][2:], rtol=1e-5)
 
 
+@pytest.mark.parametrize("dims", (X.shape, (None, None, None, 16)))
+@pytest.mark.parametrize("forward", ((1, 2), (1, 2, "small")))
+def test_gradients_by_stock(forward, dims, estimates):
+    ours, stock = forward[:2]
+
+    def by_batch(batch):  # stock's kernel for one image, or for none
+        return (stock, ours) if len(forward) > 2 and batch < 2 else (ours, stock)
+
+    estimates(
+        {
+            "forward": by_batch,
+            "input_gradient": lambda batch: (2, 1),
+            "filter_gradient": lambda batch: (2, 1),
+        }
+    )
+    layer = make_layer(activation="relu", algorithm="auto")
+
+    def gradients(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = layer(x)
+        return y, *tape.gradient(y, [x, *(v.value for v in layer.weights)])
+
+    expected = gradients(tf.constant(X))
+    assert layer.prepare()
+    traced = tf.function(gradients, input_signature=[tf.TensorSpec(dims)])
+    for function in (gradients, traced):
+        for found, plain in zip(function(tf.constant(X)), expected, strict=True):
+            np.testing.assert_allclose(found, plain, rtol=1e-4, atol=1e-3)
+
+
 # Models.
 
 
