@@ -112,6 +112,8 @@ struct ConvArgs {
   void* filter = nullptr;
   void* output = nullptr;
   const void* bias = nullptr;  // [out_channels], of the elements' type
+  // What Algorithm::prepare made of this filter, or null. Forward only.
+  const void* prepared = nullptr;
 };
 
 // What a run borrows from its caller.
@@ -150,6 +152,12 @@ struct Algorithm {
   int64_t (*workspace)(const Problem&, Isa, int threads);
   // Estimated seconds on one core of this machine, for choosing.
   double (*cost)(const Problem&, const Cpu&, Isa);
+  // Bytes of a prepared filter: one in the form in which the forward pass reads
+  // it. 0 where the algorithm has no use for one. Of the problem they heed the
+  // filter, the groups and the strides only. Variants of a family share a form.
+  int64_t (*prepared_bytes)(const Problem&, Isa);
+  // Writes them, to memory that is 64-byte aligned.
+  void (*prepare)(const Problem&, Isa, const void* filter, void* to);
   // Computes. Null, or a sentence where the device failed. May throw
   // std::bad_alloc, from the calling thread only.
   const char* (*run)(const Problem&, const ConvArgs&, Context*);

@@ -34,6 +34,7 @@ if _backend != "tensorflow":
 
 from kconv import layers, native, ops  # noqa: E402
 from kconv.conversion import convert, revert  # noqa: E402
+from kconv.inference import prepare, release  # noqa: E402
 from kconv.settings import accuracy, set_accuracy  # noqa: E402
 
 native.ops()
@@ -44,6 +45,8 @@ __all__ = [
     "convert",
     "layers",
     "ops",
+    "prepare",
+    "release",
     "revert",
     "set_accuracy",
 ]

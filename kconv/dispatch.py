@@ -236,7 +236,28 @@ def builtin_batches(pass_, spec, input_shape, kernel_shape, dtype, deterministic
     return range(1, large) if small_wins else range(large, ANY_BATCH.stop)
 
 
-def conv(spec, inputs, kernel, epilogue=NO_EPILOGUE):
+def prepare_filter(kernel, strides, groups, algorithm):
+    """Returns the prepared form of a kernel, or None where nothing has a use for it.
+
+    Args:
+        kernel: A tensor.
+        strides: Tuple of ints.
+        groups: Int.
+        algorithm: As in `ConvSpec`.
+
+    Returns:
+        A tensor of bytes, or None.
+    """
+    if why_stock(algorithm, kernel.dtype.name):
+        return None
+    prepared = native.ops().kconv_prepare_filter(
+        filter=kernel, strides=strides, groups=groups, algorithm=algorithm
+    )
+    # A graph does not know the size.
+    return None if prepared.shape.num_elements() == 0 else prepared
+
+
+def conv(spec, inputs, kernel, epilogue=NO_EPILOGUE, prepared=None):
     """Computes a convolution, each pass of it and of its gradients by its best kernel.
 
     Args:
@@ -244,6 +265,7 @@ def conv(spec, inputs, kernel, epilogue=NO_EPILOGUE):
         inputs: A tensor.
         kernel: A tensor of the same dtype.
         epilogue: An `Epilogue`.
+        prepared: What `prepare_filter` made of the kernel, or None.
 
     Returns:
         A tensor.
@@ -256,7 +278,7 @@ def conv(spec, inputs, kernel, epilogue=NO_EPILOGUE):
         shapes = tuple(inputs.shape), tuple(kernel.shape)
         if None not in spec.size(shapes[0]):  # else the op decides when it runs
             check_not_refused("forward", spec, *shapes, dtype)
-    return run("forward", spec, Operands(inputs, kernel), epilogue)
+    return run("forward", spec, Operands(inputs, kernel), epilogue, prepared)
 
 
 @functools.lru_cache(maxsize=4096)
@@ -272,16 +294,19 @@ def check_not_refused(pass_, spec, input_shape, kernel_shape, dtype):
         )
 
 
-def run(pass_, spec, operands, epilogue=NO_EPILOGUE):
+def run(pass_, spec, operands, epilogue=NO_EPILOGUE, prepared=None):
     """Computes one pass by the kernel that is best for it.
 
-    The estimates leave the epilogue out: it costs all kernels about the same.
+    The estimates leave the epilogue out: it costs all kernels about the same. They
+    leave out as well whether the filter is prepared, so that this changes no result.
 
     Args:
         pass_: String, one of `PASSES`.
         spec: A `ConvSpec`.
         operands: An `Operands`.
         epilogue: An `Epilogue`, which only the forward pass may have.
+        prepared: What `prepare_filter` made of the filter, or None; for the forward
+            pass only.
 
     Returns:
         A tensor, whose gradients again run by the kernels that are best for them.
@@ -295,11 +320,11 @@ def run(pass_, spec, operands, epilogue=NO_EPILOGUE):
     )
     batches = builtin_batches(pass_, *problem)
     if not batches:
-        return _run_native(pass_, spec, operands, epilogue)
+        return _run_native(pass_, spec, operands, epilogue, prepared)
     if not runtime.may_differentiate() or all(
         builtin_batches(other, *problem) == ANY_BATCH for other in PASSES
     ):
-        return _run_chosen(pass_, spec, operands, epilogue, batches)
+        return _run_chosen(pass_, spec, operands, epilogue, prepared, batches)
 
     # Stock's kernel would bring its own gradients along.
     given = [name for name in Operands._fields if name != _COMPUTES[pass_]]
@@ -309,7 +334,7 @@ def run(pass_, spec, operands, epilogue=NO_EPILOGUE):
     def with_gradients(first, second, *biases):
         inner = operands._replace(**{given[0]: first, given[1]: second})
         inner_epilogue = Epilogue(*biases, activation=epilogue.activation)
-        result = _run_chosen(pass_, spec, inner, inner_epilogue, batches)
+        result = _run_chosen(pass_, spec, inner, inner_epilogue, prepared, batches)
 
         def gradient(upstream):
             upstream, by_bias = inner_epilogue.gradients(
@@ -350,7 +375,7 @@ def gradients(pass_, spec, operands, upstream):
     )
 
 
-def _run_chosen(pass_, spec, operands, epilogue, batches):
+def _run_chosen(pass_, spec, operands, epilogue, prepared, batches):
     def run_stock(operands, epilogue):
         result = builtin.run(pass_, spec, operands)
         return epilogue.apply(result, spec.data_format)
@@ -366,17 +391,18 @@ def _run_chosen(pass_, spec, operands, epilogue, batches):
     return tf.cond(
         (batch >= batches.start) & (batch < batches.stop),
         lambda: run_stock(held, epilogue),
-        lambda: _run_native(pass_, spec, held, epilogue),
+        lambda: _run_native(pass_, spec, held, epilogue, prepared),
     )
 
 
-def _run_native(pass_, spec, operands, epilogue=NO_EPILOGUE):
+def _run_native(pass_, spec, operands, epilogue=NO_EPILOGUE, prepared=None):
     x, kernel, dy = operands
     if pass_ == "forward":
         return native.ops().kconv_conv(
             input=x,
             filter=kernel,
             bias=[] if epilogue.bias is None else [epilogue.bias],
+            prepared=[] if prepared is None else [prepared],
             activation=epilogue.activation,
             **spec.attributes,
         )

@@ -9,13 +9,16 @@ from kconv.spec import ConvSpec
 
 @tf.RegisterGradient("Kconv>Conv")
 def _conv(op, upstream):
-    x, kernel, *bias = op.inputs
+    x, kernel, *more = op.inputs
+    bias = more[: op.get_attr("num_bias")]
     spec = ConvSpec.from_op(op)
     epilogue = Epilogue(*bias, activation=op.get_attr("activation").decode())
     upstream, by_bias = epilogue.gradients(op.outputs[0], upstream, spec.data_format)
     operands = dispatch.Operands(input=x, filter=kernel)
     found = dispatch.gradients("forward", spec, operands, upstream)
-    return [found.input, found.filter, *([by_bias] if bias else [])]
+    # None for a prepared filter, which stands for the filter itself.
+    of_more = [by_bias if i < len(bias) else None for i in range(len(more))]
+    return [found.input, found.filter, *of_more]
 
 
 @tf.RegisterGradient("Kconv>ConvBackpropInput")

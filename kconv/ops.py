@@ -7,6 +7,8 @@ from kconv import dispatch, explanation
 from kconv import gradients as gradients  # registers those of kconv's ops
 from kconv.dispatch import check_algorithm
 from kconv.epilogue import ACTIVATIONS, LINEAR, Epilogue
+from kconv.prepared import PreparedFilter
+from kconv.settings import heeded_name
 from kconv.spec import conv_spec, is_integer, plain
 
 
@@ -132,7 +134,8 @@ def conv(
             `data_format="channels_first"`.
         kernel: Tensor of the dtype of `inputs`, of shape
             `(*kernel_size, channels // groups, filters)` in both data formats.
-            `filters` must be a multiple of `groups`.
+            `filters` must be a multiple of `groups`. Or a
+            `kconv.ops.PreparedFilter` of such a tensor.
         strides: Positive int, or one for each spatial dimension.
         padding: `"valid"`, no padding; `"same"`, as much as gives
             `ceil(size / strides)` outputs, the odd pixel after; `"causal"` for one
@@ -177,6 +180,13 @@ def conv(
         2016, for the sizes. Lavin and Gray, "Fast algorithms for convolutional neural
         networks", 2015, for Winograd's.
     """
+    prepared = None
+    if isinstance(kernel, PreparedFilter):
+        prepared, prepared_groups, kernel = (
+            kernel.prepared,
+            kernel.groups,
+            kernel.kernel,
+        )
     if any(isinstance(t, keras.KerasTensor) for t in (inputs, kernel, bias)):
         operation = Conv(
             strides, padding, data_format, dilation_rate, algorithm, activation
@@ -205,7 +215,77 @@ def conv(
     if bias is not None:
         bias = tf.convert_to_tensor(bias)
         _check_bias(bias, inputs, kernel.shape[-1])
-    return dispatch.conv(spec, inputs, kernel, Epilogue(bias, activation or LINEAR))
+    if prepared is not None and prepared_groups != spec.groups:
+        raise ValueError(
+            "`kernel` was prepared for another number of groups than that of `inputs`. "
+            f"Received: groups={prepared_groups}, inputs.shape={inputs.shape}, "
+            f"kernel.shape={kernel.shape}"
+        )
+    epilogue = Epilogue(bias, activation or LINEAR)
+    return dispatch.conv(spec, inputs, kernel, epilogue, prepared)
+
+
+def prepare_filter(kernel, groups=1, strides=1, algorithm="auto"):
+    """Prepares a kernel for many calls of `kconv.ops.conv`, as in inference.
+
+    Where images are small and channels many, a good part of the time goes by while
+    the algorithms of the family `"winograd"` gather the taps of the kernel. Here that
+    is done once. The result changes no bit of what `kconv.ops.conv` computes, nor which
+    algorithm does; it serves the forward pass, and derivatives take the kernel itself.
+    It holds the kernel and a copy in float32 (filters rounded up to whole vectors).
+
+    Args:
+        kernel: Tensor of a floating dtype, of shape
+            `(*kernel_size, channels // groups, filters)`.
+        groups: Positive int, the groups of channels of the convolutions.
+        strides: Positive int, or one for each spatial dimension, of the convolutions:
+            nothing has a use for it where there are any.
+        algorithm: As in `kconv.ops.conv`: nothing is made that it has no use for.
+
+    Returns:
+        A `kconv.ops.PreparedFilter`, which `kconv.ops.conv` takes for a kernel. Where
+        nothing has a use for it, it holds the kernel only.
+
+    Raises:
+        ValueError: If an argument is wrong.
+
+    Example:
+
+    >>> kernel = np.random.rand(3, 3, 512, 512).astype("float32")
+    >>> prepared = kconv.ops.prepare_filter(kernel)
+    >>> x = np.random.rand(1, 14, 14, 512).astype("float32")
+    >>> y = kconv.ops.conv(x, prepared, padding="same")
+    """
+    check_algorithm(algorithm)
+    kernel = tf.convert_to_tensor(kernel)
+    dims = (kernel.shape.rank or 0) - 2
+    if dims not in (1, 2, 3):
+        raise ValueError(
+            "`kernel` must have three to five dimensions. Received: kernel.shape="
+            f"{kernel.shape}"
+        )
+    filters = kernel.shape[-1]
+    if (
+        not is_integer(groups)
+        or groups < 1
+        or (filters is not None and filters % groups)
+    ):
+        raise ValueError(
+            "`groups` must be a positive integer that divides the filters. Received: "
+            f"groups={groups!r}, kernel.shape={kernel.shape}"
+        )
+    strides = (strides,) * dims if is_integer(strides) else tuple(strides)
+    if len(strides) != dims or not all(is_integer(n) and n > 0 for n in strides):
+        raise ValueError(
+            "`strides` must be a positive integer, or one for each spatial dimension. "
+            f"Received: strides={strides!r}"
+        )
+    if kernel.shape.num_elements() == 0:
+        raise ValueError(
+            f"The kernel must not be empty. Received: kernel.shape={kernel.shape}"
+        )
+    prepared = dispatch.prepare_filter(kernel, strides, groups, heeded_name(algorithm))
+    return PreparedFilter(kernel, prepared, groups)
 
 
 def _check_dtypes(inputs, other, name="kernel"):

@@ -71,8 +71,12 @@ def set_accuracy(accuracy):
     _accuracy = accuracy
 
 
+def heeded_name(algorithm):
+    """Returns the name of an algorithm with the present accuracy as part of it."""
+    return AUTO_STRICT if algorithm == AUTO and _accuracy == "strict" else algorithm
+
+
 def heeded(spec):
     """Returns a `ConvSpec` with the present accuracy as part of its algorithm."""
-    if spec.algorithm == AUTO and _accuracy == "strict":
-        return dataclasses.replace(spec, algorithm=AUTO_STRICT)
-    return spec
+    name = heeded_name(spec.algorithm)
+    return spec if name == spec.algorithm else dataclasses.replace(spec, algorithm=name)

@@ -19,7 +19,7 @@ BELOW_LAYERS = [
     f"kconv/{name}.py"
     for name in (
         *("ops", "spec", "runtime", "explanation", "dispatch", "builtin", "gradients"),
-        *("epilogue", "native"),
+        *("epilogue", "native", "prepared"),
     )
 ]
 

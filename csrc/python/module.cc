@@ -10,6 +10,7 @@
 #include <new>
 #include <optional>
 
+#include "prepared.h"
 #include "python/thread_context.h"
 #include "registry.h"
 
@@ -198,10 +199,22 @@ class PyProblem {
     return chosen->name;
   }
 
+  py::bytes Prepare(const py::array& filter, const std::string& algorithm_name,
+                    const std::string& isa_name) const {
+    const Isa isa = IsaOf(isa_name);
+    GuardedBuffer buffer(PreparedBytes(algorithm_name, problem_, isa), 64);
+    PrepareFilter(algorithm_name, problem_, isa, Operand(filter, FilterShape()),
+                  buffer.data());
+    if (!buffer.Intact()) throw std::runtime_error("It wrote past the end.");
+    return py::bytes(
+        static_cast<const char*>(buffer.data()),
+        static_cast<size_t>(PreparedBytes(algorithm_name, problem_, isa)));
+  }
+
   py::dict Run(const py::array& a, const py::array& b,
                const std::string& algorithm_name, const std::string& isa_name,
-               int threads, int64_t guard,
-               const std::optional<py::array>& bias) const {
+               int threads, int64_t guard, const std::optional<py::array>& bias,
+               const std::optional<py::bytes>& prepared) const {
     if (bias.has_value() != problem_.epilogue.bias) {
       throw py::value_error(
           "A bias must be given where the problem has one. Received: bias=" +
@@ -244,6 +257,14 @@ class PyProblem {
     if (bias) {
       args.bias = Operand(*bias, py::make_tuple(problem_.shape.out_channels));
     }
+    if (prepared) {
+      const auto bytes = static_cast<std::string_view>(*prepared);
+      error = PreparedError(problem_, ctx.isa, bytes.data(),
+                            static_cast<int64_t>(bytes.size()));
+      if (!error.empty()) throw py::value_error(error);
+      args.prepared =
+          PreparedFor(*algorithm, problem_, ctx.isa, args.filter, bytes.data());
+    }
     const char* failure = nullptr;
     {
       py::gil_scoped_release release;
@@ -256,6 +277,7 @@ class PyProblem {
     report["result"] = result;
     report["algorithm"] = algorithm->name;
     report["isa"] = ctx.isa_ran;
+    report["used_prepared"] = args.prepared != nullptr;
     report["guards_intact"] = output.Intact() && workspace.Intact();
     return report;
   }
@@ -354,7 +376,9 @@ PYBIND11_MODULE(_core, m) {
       .def("run", &PyProblem::Run, py::arg("a"), py::arg("b"),
            py::arg("algorithm") = "auto", py::arg("isa") = "",
            py::arg("threads") = 1, py::arg("guard") = 0,
-           py::arg("bias") = py::none());
+           py::arg("bias") = py::none(), py::arg("prepared") = py::none())
+      .def("prepare", &PyProblem::Prepare, py::arg("filter"),
+           py::arg("algorithm") = "auto", py::arg("isa") = "");
 }
 
 }  // namespace

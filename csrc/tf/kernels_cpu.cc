@@ -1,11 +1,13 @@
-// The CPU kernels of the three ops: unwrap tensors, allocate, call the core.
+// The CPU kernels of the ops: unwrap tensors, allocate, call the core.
 
 #include <new>
 
 #include "absl/strings/str_cat.h"
+#include "prepared.h"
 #include "registry.h"
 #include "tensorflow/core/framework/op_kernel.h"
 #include "tf/attributes.h"
+#include "tf/filter_shape.h"
 #include "tf/huge_pages.h"
 #include "tf/intra_op_context.h"
 
@@ -61,6 +63,7 @@ class ConvKernel : public OpKernel {
     OP_REQUIRES_OK(ctx, attributes_.Read(ctx));
     if constexpr (kPass == Pass::kForward) {
       OP_REQUIRES_OK(ctx, ReadEpilogue(ctx, &epilogue_));
+      OP_REQUIRES_OK(ctx, ReadNumPrepared(ctx, &num_prepared_));
     }
   }
 
@@ -99,6 +102,19 @@ class ConvKernel : public OpKernel {
           BiasError(bias.shape().DebugString(), problem.shape.out_channels));
     }
 
+    const void* prepared = nullptr;
+    if (num_prepared_ > 0) {
+      const Tensor& tensor = ctx->input(2 + epilogue_.bias);
+      OP_REQUIRES(ctx, tensor.dims() == 1,
+                  PreparedShapeError(tensor.shape().DebugString()));
+      if (tensor.NumElements() > 0) {
+        const std::string error = PreparedError(
+            problem, BestIsa(), tensor.data(), tensor.NumElements());
+        OP_REQUIRES(ctx, error.empty(), absl::InvalidArgumentError(error));
+        prepared = tensor.data();
+      }
+    }
+
     Tensor* result = nullptr;
     OP_REQUIRES_OK(ctx,
                    ctx->allocate_output(
@@ -115,6 +131,7 @@ class ConvKernel : public OpKernel {
     args.filter = Data(ctx, Pass::kFilterGradient, 1, result);
     args.output = Data(ctx, Pass::kForward, 2, result);
     if (epilogue_.bias) args.bias = ctx->input(2).data();
+    args.prepared = prepared;
     Run(ctx, problem, args);
   }
 
@@ -138,12 +155,15 @@ class ConvKernel : public OpKernel {
     return kPass == writes ? result->data() : ctx->input(index).data();
   }
 
-  void Run(OpKernelContext* ctx, const Problem& problem, const ConvArgs& args) {
+  // `args.prepared` with its header.
+  void Run(OpKernelContext* ctx, const Problem& problem, ConvArgs args) {
     IntraOpContext context(ctx);
     std::string error;
     const Algorithm* algorithm =
         Resolve(attributes_.algorithm, problem, context.isa, &error);
     OP_REQUIRES(ctx, algorithm != nullptr, absl::InvalidArgumentError(error));
+    args.prepared = PreparedFor(*algorithm, problem, context.isa, args.filter,
+                                args.prepared);
     const int64_t bytes =
         algorithm->workspace(problem, context.isa, context.threads());
     Tensor workspace;
@@ -164,6 +184,33 @@ class ConvKernel : public OpKernel {
 
   Attributes attributes_;
   Epilogue epilogue_;
+  int64_t num_prepared_ = 0;
+};
+
+template <typename T>
+class PrepareFilterKernel : public OpKernel {
+ public:
+  explicit PrepareFilterKernel(OpKernelConstruction* ctx) : OpKernel(ctx) {
+    OP_REQUIRES_OK(ctx, attributes_.Read(ctx));
+  }
+
+  void Compute(OpKernelContext* ctx) override {
+    const Tensor& filter = ctx->input(0);
+    Problem problem;
+    problem.dtype = DTypeOf(DataTypeToEnum<T>::value);
+    OP_REQUIRES_OK(ctx, attributes_.Shape(SizesOf(filter), &problem.shape));
+    const std::string& name = attributes_.algorithm;
+    const int64_t bytes = PreparedBytes(name, problem, BestIsa());
+    Tensor* prepared = nullptr;
+    OP_REQUIRES_OK(ctx,
+                   ctx->allocate_output(0, TensorShape({bytes}), &prepared));
+    if (bytes == 0) return;
+    AdviseHugePages(prepared->data(), bytes);
+    PrepareFilter(name, problem, BestIsa(), filter.data(), prepared->data());
+  }
+
+ private:
+  FilterAttributes attributes_;
 };
 
 #define KCONV_REGISTER(T)                                       \
@@ -171,6 +218,10 @@ class ConvKernel : public OpKernel {
                               .Device(tensorflow::DEVICE_CPU)   \
                               .TypeConstraint<T>("T"),          \
                           ConvKernel<T, Pass::kForward>);       \
+  REGISTER_KERNEL_BUILDER(Name("Kconv>PrepareFilter")           \
+                              .Device(tensorflow::DEVICE_CPU)   \
+                              .TypeConstraint<T>("T"),          \
+                          PrepareFilterKernel<T>);              \
   REGISTER_KERNEL_BUILDER(Name("Kconv>ConvBackpropInput")       \
                               .Device(tensorflow::DEVICE_CPU)   \
                               .TypeConstraint<T>("T"),          \

@@ -1,9 +1,10 @@
-// The three ops and their shape functions.
+// The ops and their shape functions.
 
 #include "absl/strings/str_cat.h"
 #include "tensorflow/core/framework/op.h"
 #include "tensorflow/core/framework/shape_inference.h"
 #include "tf/attributes.h"
+#include "tf/filter_shape.h"
 
 namespace kconv::tf {
 namespace {
@@ -119,7 +120,27 @@ absl::Status ConvShapeFunction(InferenceContext* c) {
   if (epilogue.bias) {
     TF_RETURN_IF_ERROR(MergeBias(c, attributes.channel_axis(), &output));
   }
+  int64_t num_prepared = 0;
+  TF_RETURN_IF_ERROR(ReadNumPrepared(c, &num_prepared));
+  if (num_prepared > 0) {
+    ShapeHandle vector = c->input(2 + epilogue.bias);
+    if (!c->WithRank(vector, 1, &vector).ok()) {
+      return PreparedShapeError(c->DebugString(c->input(2 + epilogue.bias)));
+    }
+  }
   c->set_output(0, output);
+  return absl::OkStatus();
+}
+
+absl::Status PrepareFilterShapeFunction(InferenceContext* c) {
+  FilterAttributes attributes;
+  TF_RETURN_IF_ERROR(attributes.Read(c));
+  if (c->FullyDefined(c->input(0))) {
+    ConvShape shape;
+    TF_RETURN_IF_ERROR(attributes.Shape(Sizes(c, c->input(0)), &shape));
+  }
+  // The machine that runs the op decides how many bytes there are.
+  c->set_output(0, c->Vector(InferenceContext::kUnknownDim));
   return absl::OkStatus();
 }
 
@@ -169,14 +190,30 @@ KCONV_ATTRIBUTES(REGISTER_OP("Kconv>Conv")
                      .Input("input: T")
                      .Input("filter: T")
                      .Input("bias: num_bias * T")
+                     .Input("prepared: num_prepared * uint8")
                      .Output("output: T")
                      .Attr("num_bias: int >= 0 = 0")
+                     .Attr("num_prepared: int >= 0 = 0")
                      .Attr("activation: {'linear', 'relu', 'relu6'} = "
                            "'linear'"))
     .SetShapeFn(kconv::tf::ConvShapeFunction)
     .Doc(
         "A convolution of one to three spatial dimensions, in groups; with the "
-        "bias, if any, added and the activation applied.");
+        "bias, if any, added and the activation applied. `prepared` is empty, "
+        "or what Kconv>PrepareFilter made of the filter: it changes no bit of "
+        "the output.");
+
+REGISTER_OP("Kconv>PrepareFilter")
+    .Input("filter: T")
+    .Output("prepared: uint8")
+    .Attr("T: {half, bfloat16, float, double}")
+    .Attr("strides: list(int) = []")
+    .Attr("groups: int = 1")
+    .Attr("algorithm: string = 'auto'")
+    .SetShapeFn(kconv::tf::PrepareFilterShapeFunction)
+    .Doc(
+        "The filter as the algorithms read it that may run, for many calls of "
+        "Kconv>Conv in this process; empty if none has a use for it.");
 
 KCONV_ATTRIBUTES(REGISTER_OP("Kconv>ConvBackpropInput")
                      .Input("input_sizes: Tsizes")

@@ -1,8 +1,10 @@
 """Convolution layers."""
 
 import keras
+import tensorflow as tf
 
 from kconv import ops
+from kconv.prepared import Slot
 
 # The activations that the convolution applies itself, by the functions that Keras makes
 # of their names.
@@ -142,17 +144,98 @@ class Conv2D(keras.layers.Conv2D):
         self.algorithm = algorithm
         # XLA does not know kconv's ops.
         self.supports_jit = False
+        self._prepared = Slot()
 
-    def call(self, inputs):
-        """Computes `activation(conv2d(inputs, kernel) + bias)`."""
+    def call(self, inputs, training=None):
+        """Computes `activation(conv2d(inputs, kernel) + bias)`.
+
+        Args:
+            inputs: A tensor.
+            training: Bool or None. It matters to a prepared layer only, which trains
+                with its kernel as it is.
+
+        Returns:
+            A tensor.
+        """
         if not self._may_fuse(inputs):
             return super().call(inputs)
+        kernel = self.kernel
+        if training is None or training is False or not self.trainable:
+            kernel = self._prepared.around(kernel, self.groups)
         bias = self.bias if self.use_bias else None
         for name, function in _ACTIVATIONS.items():
             if self.activation is function:
-                return self._conv(inputs, self.kernel, bias, name)
-        outputs = self._conv(inputs, self.kernel, bias)
+                return self._conv(inputs, kernel, bias, name)
+        outputs = self._conv(inputs, kernel, bias)
         return outputs if self.activation is None else self.activation(outputs)
+
+    def prepare(self):
+        """Prepares the kernel for inference: see `kconv.ops.prepare_filter`.
+
+        To be called when the weights are loaded. From then on calls without
+        `training=True`, and all calls where `trainable` is False, use the prepared
+        kernel, in functions that are traced afterwards too. Results keep their bits,
+        and gradients are right. The kernel takes its memory twice.
+
+        The layer goes back to the kernel alone with `release`, `set_weights`,
+        `load_weights` and `enable_lora`. Where the kernel is assigned in another way,
+        as by an optimizer, each call finds that out by some elements all over it, and
+        uses the new kernel; a change of a few elements may go unseen. So call this
+        again, or `release`, after a change.
+
+        What is prepared is for this process, and no file holds it: a model that is
+        saved or exported is as if it were not prepared. (Only a `tf.Module` that holds
+        a traced function, but not the layer, cannot be saved: TensorFlow misses a
+        variable then.)
+
+        Returns:
+            Whether an algorithm has a use for it. If not, nothing is kept.
+
+        Raises:
+            ValueError: If the layer is not built, or within a `tf.function`.
+        """
+        if not self.built or not tf.executing_eagerly():
+            raise ValueError(
+                "A layer is prepared when it is built, outside of any tf.function. "
+                f"Received: layer={self.name}, built={self.built}"
+            )
+        prepared = None
+        if self._convolves_by_ops():
+            kernel = keras.ops.cast(self.kernel, self.compute_dtype)
+            arguments = self.groups, self.strides, self.algorithm
+            prepared = ops.prepare_filter(kernel, *arguments).prepared
+        self._prepared.fill(prepared)
+        return self.is_prepared
+
+    def release(self):
+        """Undoes `prepare`; functions that were traced with it see it as well."""
+        self._prepared.clear()
+
+    @property
+    def is_prepared(self):
+        """Whether calls use a prepared kernel."""
+        return bool(self._prepared)
+
+    def set_weights(self, weights):
+        """Sets the weights from NumPy arrays, and releases a prepared kernel."""
+        self.release()
+        super().set_weights(weights)
+
+    def load_own_variables(self, store):
+        """Loads the weights, and releases a prepared kernel."""
+        self.release()
+        super().load_own_variables(store)
+
+    def enable_lora(self, *args, **kwargs):
+        """Enables LoRA, and releases a prepared kernel."""
+        self.release()
+        super().enable_lora(*args, **kwargs)
+
+    def _trackable_children(self, save_type="checkpoint", **kwargs):
+        children = super()._trackable_children(save_type, **kwargs)
+        if save_type == "savedmodel":
+            children.update(self._prepared.trackables)
+        return children
 
     def convolution_op(self, inputs, kernel):
         """Convolves `inputs` with `kernel`, without bias or activation."""
@@ -171,10 +254,14 @@ class Conv2D(keras.layers.Conv2D):
             activation=activation,
         )
 
+    def _convolves_by_ops(self):
+        """Whether no subclass says otherwise."""
+        function = getattr(self.convolution_op, "__func__", None)
+        return function is Conv2D.convolution_op
+
     def _may_fuse(self, inputs):
         """Whether `ops.conv` can do what Keras's `call` would do."""
-        function = getattr(self.convolution_op, "__func__", None)
-        if function is not Conv2D.convolution_op:
+        if not self._convolves_by_ops():
             return False
         if not self.use_bias:
             return True

@@ -106,6 +106,10 @@ double Cost(const Problem& problem, const Cpu& cpu, Isa isa) {
   return 2e-6 + problem.Macs() / Speed(problem, cpu, isa);
 }
 
+int64_t PreparedBytes(const Problem&, Isa) { return 0; }
+
+void Prepare(const Problem&, Isa, const void*, void*) {}
+
 const char* Run(const Problem& problem, const ConvArgs& args, Context* ctx) {
   const Kernels& kernels = KernelsFor(ctx->isa);
   switch (problem.dtype) {
@@ -129,8 +133,10 @@ const char* Run(const Problem& problem, const ConvArgs& args, Context* ctx) {
 }  // namespace direct
 
 extern const Algorithm kAlgorithm_direct;
-const Algorithm kAlgorithm_direct = {"direct",       /*is_strict=*/true,
-                                     direct::Refuse, direct::Workspace,
-                                     direct::Cost,   direct::Run};
+const Algorithm kAlgorithm_direct = {
+    "direct",
+    /*is_strict=*/true, direct::Refuse,        direct::Workspace,
+    direct::Cost,       direct::PreparedBytes, direct::Prepare,
+    direct::Run};
 
 }  // namespace kconv

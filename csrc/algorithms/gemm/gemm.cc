@@ -58,6 +58,10 @@ double Cost(const Problem& problem, const Cpu& cpu, Isa isa) {
   return 5e-6 + (macs / efficiency + 40 * copied + 1e4 * groups) / peak;
 }
 
+int64_t PreparedBytes(const Problem&, Isa) { return 0; }
+
+void Prepare(const Problem&, Isa, const void*, void*) {}
+
 template <typename Element>
 void RunPass(const Problem& problem, const ConvArgs& args, Context* ctx) {
   if (problem.pass == Pass::kFilterGradient) {
@@ -89,6 +93,7 @@ const char* Run(const Problem& problem, const ConvArgs& args, Context* ctx) {
 
 extern const Algorithm kAlgorithm_gemm;
 const Algorithm kAlgorithm_gemm = {
-    "gemm", /*is_strict=*/true, Refuse, Workspace, Cost, Run};
+    "gemm", /*is_strict=*/true, Refuse,  Workspace,
+    Cost,   PreparedBytes,      Prepare, Run};
 
 }  // namespace kconv

@@ -12,125 +12,17 @@
 // of U that it needs, when it needs it.
 
 #include <cstring>
-#include <type_traits>
 
 #include "algorithms/winograd/blocking.h"
 #include "algorithms/winograd/fetch.h"
+#include "algorithms/winograd/filter.h"
+#include "algorithms/winograd/image_plan.h"
 #include "algorithms/winograd/tiling.h"
 #include "algorithms/winograd/transforms.h"
 #include "algorithms/winograd/winograd.h"
-#include "gemm/panels.h"
 
 namespace kconv::winograd {
 namespace {
-
-// The cut of the work.
-struct Plan {
-  const GemmKernel<float>& kernel;
-  Tiling tiling;
-  const Transforms& transforms;
-  bool backwards;
-  bool finishes;  // whether there is an epilogue
-  int64_t groups;
-  int64_t channels;  // of a group of the source
-  int64_t planes;
-  int64_t tiles;
-  int64_t outer_taps;
-  Split chunks;   // channels of one tap
-  Split columns;  // of a group
-  bool fused;
-  int64_t block;   // tiles whose V lies together
-  Split blocks;    // of all tiles
-  int64_t shared;  // blocks whose V is there at a time
-  int64_t batch;   // blocks of one task
-
-  Plan(int outputs, const Problem& problem, Isa isa)
-      : kernel(GemmKernelFor<float>(isa)),
-        tiling(problem.shape, problem.pass, outputs),
-        transforms(*FindTransforms(isa, outputs, tiling.taps, tiling.dims())),
-        backwards(tiling.backwards),
-        finishes(!problem.epilogue.Empty()),
-        groups(problem.shape.groups),
-        channels(backwards ? problem.shape.GroupOutChannels()
-                           : problem.shape.GroupInChannels()),
-        planes(tiling.Planes()),
-        tiles(tiling.Count()),
-        outer_taps(tiling.OuterTaps()) {
-    const int64_t result_channels = backwards
-                                        ? problem.shape.GroupInChannels()
-                                        : problem.shape.GroupOutChannels();
-    const int64_t width = BlockColumns(kernel);
-    columns = Split(result_channels, CeilDivide(result_channels, width),
-                    kernel.panel);
-    Cut();
-  }
-
-  void Cut();
-
-  int64_t ChunkCount() const { return outer_taps * chunks.count; }
-  int64_t Width() const { return RoundUp(columns.size, kernel.lanes); }
-
-  // V of one block and chunk: [planes][block][channels of the chunk].
-  int64_t VRow() const { return RoundUp(chunks.size, kLineFloats); }
-  int64_t VPlane() const { return PlaneStride(block * VRow()); }
-  int64_t VSize() const { return planes * VPlane(); }
-  // U of one chunk and block of columns: [planes][panels].
-  int64_t UPlane() const { return PlaneStride(chunks.size * Width()); }
-  int64_t USize() const { return planes * UPlane(); }
-  // M of one block and block of columns: [planes][block][columns].
-  int64_t MPlane() const { return PlaneStride(block * Width()); }
-  int64_t MSize() const { return planes * MPlane(); }
-  // The taps of one chunk and block of columns.
-  int64_t TapSize() const { return chunks.size * Width(); }
-  int64_t TapCount() const {
-    const int64_t taps = transforms.taps;
-    return tiling.dims() == 2 ? taps * taps : taps;
-  }
-};
-
-// The two ways meet where U, made once and written to memory, costs as much as
-// U made again for each kBatchTiles tiles: from so many tiles on, and so many
-// more for each MiB of U, the fused way is faster (Zen 3).
-constexpr int64_t kFusedTiles = 96;
-constexpr int64_t kFusedTilesPerMib = 12;
-constexpr int64_t kMaxUFloats = (int64_t{64} << 20) / 4;
-// Tiles of a fused block, so that U is read often enough from the cache ...
-constexpr int64_t kMinFusedBlock = 24;
-constexpr int64_t kMaxBlock = 48;
-// ... and its channels: V of more would leave the second-level cache by far.
-constexpr int64_t kMaxFusedDepth = 1024;
-constexpr int64_t kFusedChunk = 128;
-
-// Tiles that repay the making of U.
-constexpr int64_t kBatchTiles = 96;
-
-void Plan::Cut() {
-  const int64_t depth = outer_taps * channels;
-  const int64_t u_floats = groups * planes * depth * columns.total;
-  fused = depth <= kMaxFusedDepth && u_floats <= kMaxUFloats &&
-          tiles >= kFusedTiles + (u_floats >> 18) * kFusedTilesPerMib;
-  chunks = Split(channels, CeilDivide(channels, fused ? kFusedChunk : kChunk),
-                 kLineFloats);
-  const int64_t v_floats = planes * chunks.count * VRow() * outer_taps;
-  int64_t most = TilesThatFit(kMaxBlock, groups * v_floats);
-  if (fused) {
-    // V and M of a block in three quarters of the second-level cache.
-    const int64_t fit = CacheFloats() * 3 / 4 / (v_floats + planes * Width());
-    most = std::clamp(fit / kTileUnit * kTileUnit, kMinFusedBlock, kMaxBlock);
-  }
-  blocks = Split(tiles, CeilDivide(tiles, most), kTileUnit / 2);
-  block = std::clamp<int64_t>(tiles, 1, blocks.size);
-  shared = batch = 1;
-  if (fused) return;
-  const int64_t room = kSharedFloats / (groups * ChunkCount() * VSize());
-  shared = Split(blocks.count,
-                 CeilDivide(blocks.count, std::max<int64_t>(1, room)), 1)
-               .size;
-  // As many blocks a task as leave enough tasks, but enough for U to pay.
-  const int64_t tasks = groups * columns.count;
-  batch = std::max(Split(shared, CeilDivide(kWantedTasks, tasks), 1).size,
-                   std::min(shared, CeilDivide(kBatchTiles, block)));
-}
 
 // The scratch of one worker.
 struct Scratch {
@@ -143,18 +35,18 @@ struct Scratch {
   Tiling::Place* places;
   const void** lines;
 
-  Scratch(const Plan& p, Arena* arena) {
+  Scratch(const ImagePlan& p, Arena* arena) {
     v = p.fused ? arena->Take(p.ChunkCount() * p.VSize()) : nullptr;
     u = p.fused ? nullptr : arena->Take(p.USize());
     m = arena->Take(p.batch * p.MSize());
-    taps = arena->Take(p.TapCount() * p.TapSize());
+    taps = arena->Take(FilterTransformFloats(p));
     a_rows = arena->Take<const float*>(p.block);
     c_rows = arena->Take<float*>(p.block);
     places = arena->Take<Tiling::Place>(p.block);
     lines = arena->Take<const void*>(FetchList::kRoom);
   }
 
-  static int64_t Bytes(const Plan& p) {
+  static int64_t Bytes(const ImagePlan& p) {
     Arena arena(nullptr);
     Scratch scratch(p, &arena);
     return arena.Bytes();
@@ -162,19 +54,19 @@ struct Scratch {
 };
 
 // The bias of each block of columns, in whole vectors; zeros for none.
-int64_t BiasFloats(const Plan& p) {
+int64_t BiasFloats(const ImagePlan& p) {
   return p.finishes
              ? RoundUp(p.groups * p.columns.count * p.Width(), kLineFloats)
              : 0;
 }
 
 // U of the fused way, V of the other.
-int64_t FrequencyFloats(const Plan& p) {
+int64_t FrequencyFloats(const ImagePlan& p) {
   return p.fused ? p.groups * p.columns.count * p.ChunkCount() * p.USize()
                  : p.groups * p.shared * p.ChunkCount() * p.VSize();
 }
 
-int64_t SharedFloats(const Plan& p) {
+int64_t SharedFloats(const ImagePlan& p) {
   return FrequencyFloats(p) + BiasFloats(p);
 }
 
@@ -183,12 +75,12 @@ class ImagePass {
  public:
   ImagePass(int outputs, const Problem& problem, const ConvArgs& args,
             Context* ctx)
-      : shape_(problem.shape),
-        p_(outputs, problem, ctx->isa),
+      : p_(outputs, problem, ctx->isa),
         transforms_(TransformsOf<Element>(p_.transforms)),
         source_(static_cast<const Element*>(p_.backwards ? args.output
                                                          : args.input)),
-        filter_(static_cast<const Element*>(args.filter)),
+        filter_(p_, problem.shape, static_cast<const Element*>(args.filter),
+                static_cast<const float*>(args.prepared)),
         result_(static_cast<Element*>(p_.backwards ? args.input : args.output)),
         bias_(static_cast<const Element*>(args.bias)),
         activation_(problem.epilogue.activation),
@@ -248,8 +140,8 @@ class ImagePass {
                        const Scratch scratch = ScratchOf(worker);
                        for (int64_t i = begin; i < end; ++i) {
                          const int64_t chunk = i % chunks, part = i / chunks;
-                         TransformFilter(part / parts, part % parts, chunk,
-                                         scratch, shared_ + i * p_.USize());
+                         filter_.Run(part / parts, part % parts, chunk,
+                                     scratch.taps, shared_ + i * p_.USize());
                        }
                      });
     ctx->ParallelFor(
@@ -315,14 +207,14 @@ class ImagePass {
               const int64_t from = i / parts / p_.groups * p_.batch;
               const int64_t until = std::min(from + p_.batch, some);
               for (int64_t chunk = 0; chunk < chunks; ++chunk) {
-                TransformFilter(group, part, chunk, scratch, scratch.u);
+                filter_.Run(group, part, chunk, scratch.taps, scratch.u);
                 for (int64_t b = from; b < until; ++b) {
                   const int64_t at = (b * p_.groups + group) * chunks + chunk;
                   list.Clear();
                   if (chunk + 1 == chunks) {
                     AddResult(group, first + b, part, &list);
                   } else if (b == from) {
-                    AddFilter(group, part, chunk + 1, &list);
+                    filter_.Fetch(group, part, chunk + 1, &list);
                   }
                   Multiply(first + b, part, chunk, shared_ + at * p_.VSize(),
                            scratch.u, scratch,
@@ -394,80 +286,6 @@ class ImagePass {
     });
   }
 
-  // What TransformFilter will read.
-  void AddFilter(int64_t group, int64_t part, int64_t chunk,
-                 FetchList* list) const {
-    const int64_t depth = p_.chunks.Size(chunk % p_.chunks.count);
-    const int64_t columns = p_.columns.Size(part);
-    const Element* data = filter_ + FilterOffset(group, part, chunk);
-    const int64_t rows = p_.backwards ? columns : depth;
-    const int64_t bytes =
-        (p_.backwards ? depth : columns) * int64_t{sizeof(Element)};
-    for (int64_t tap = 0; tap < p_.TapCount(); ++tap) {
-      const Element* at = data + tap / p_.transforms.taps * RowStep() +
-                          tap % p_.transforms.taps * ColumnStep();
-      for (int64_t row = 0; row < rows; ++row, at += shape_.out_channels) {
-        list->Add(at, bytes);
-      }
-    }
-  }
-
-  // Elements between neighbouring taps of the transformed axes.
-  int64_t RowStep() const {
-    return p_.tiling.dims() == 2 ? TapStep(shape_, p_.tiling.row_axis) : 0;
-  }
-  int64_t ColumnStep() const { return TapStep(shape_, p_.tiling.column_axis); }
-
-  // The filter's element for the first row and column of a chunk of U.
-  int64_t FilterOffset(int64_t group, int64_t part, int64_t chunk) const {
-    const int64_t column = p_.columns.Begin(part);
-    const int64_t channel = p_.chunks.Begin(chunk % p_.chunks.count);
-    const int64_t o = shape_.out_channels;
-    return group * shape_.GroupOutChannels() +
-           (p_.backwards ? channel + column * o : column + channel * o) +
-           p_.tiling.OuterTapOffset(shape_, chunk / p_.chunks.count);
-  }
-
-  // U of a chunk of channels, for a block of columns.
-  void TransformFilter(int64_t group, int64_t part, int64_t chunk,
-                       const Scratch& scratch, float* u) const {
-    const int64_t columns = p_.columns.Size(part);
-    const int64_t depth = p_.chunks.Size(chunk % p_.chunks.count);
-    const int64_t taps = p_.transforms.taps;
-    const int64_t offset = FilterOffset(group, part, chunk);
-    const int64_t o = shape_.out_channels;
-    // Each tap in panels of floats first: side by side the taps of a filter
-    // would fall into one set of the cache where channels are a power of two.
-    // Backwards the filter is rotated: its taps are taken in the opposite
-    // order.
-    const int64_t rows = p_.tiling.dims() == 2 ? taps : 1;
-    for (int64_t i = 0; i < rows; ++i) {
-      for (int64_t j = 0; j < taps; ++j) {
-        const int64_t to =
-            p_.backwards ? (rows - 1 - i) * taps + taps - 1 - j : i * taps + j;
-        PackPanels(p_.kernel, {0, depth, depth}, columns,
-                   filter_ + offset + i * RowStep() + j * ColumnStep(),
-                   p_.backwards ? 1 : o, p_.backwards ? o : 1,
-                   scratch.taps + to * p_.TapSize());
-      }
-    }
-    Tile<const float> tile = {};
-    tile.row_stride = taps * p_.TapSize();
-    tile.column_stride = p_.TapSize();
-    tile.channel_stride = 1;
-    tile.row_end = static_cast<int>(rows);
-    tile.column_end = static_cast<int>(taps);
-    for (int64_t j = 0; j < columns; j += p_.kernel.panel) {
-      const int64_t width =
-          RoundUp(std::min(p_.kernel.panel, columns - j), p_.kernel.lanes);
-      for (int64_t c = 0; c < depth; ++c) {
-        const int64_t at = depth * j + c * width;
-        tile.data = scratch.taps + at;
-        p_.transforms.filter(tile, width, u + at, p_.UPlane());
-      }
-    }
-  }
-
   // M (+)= V U, plane by plane.
   void Multiply(int64_t block, int64_t part, int64_t chunk, const float* v,
                 const float* u, const Scratch& scratch, float* m,
@@ -507,11 +325,10 @@ class ImagePass {
     }
   }
 
-  const ConvShape& shape_;
-  const Plan p_;
+  const ImagePlan p_;
   const ImageTransforms<Element>& transforms_;
   const Element* source_;
-  const Element* filter_;
+  const FilterTransform<Element> filter_;
   Element* result_;
   const Element* bias_;
   Activation activation_;
@@ -523,7 +340,7 @@ class ImagePass {
 }  // namespace
 
 Work ImagePassWork(int outputs, const Problem& problem, Isa isa) {
-  const Plan p(outputs, problem, isa);
+  const ImagePlan p(outputs, problem, isa);
   const double planes = static_cast<double>(p.planes * p.groups);
   const double tiles = static_cast<double>(p.tiles);
   const double depth = static_cast<double>(p.outer_taps * p.channels);

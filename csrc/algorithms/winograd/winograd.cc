@@ -18,8 +18,9 @@ winograd::Work WorkOf(int outputs, const Problem& problem, Isa isa) {
 // Fewer channels make the transforms cost more than the products save.
 constexpr int64_t kMinChannels = 4;
 
+// What a filter is refused for, whatever the image.
 template <int kOutputs>
-const char* Refuse(const Problem& problem) {
+const char* RefuseFilter(const Problem& problem) {
   const ConvShape& s = problem.shape;
   if (problem.device != Device::kCpu) return "winograd has no GPU kernel.";
   if (problem.dtype == DType::kFloat64) {
@@ -36,16 +37,26 @@ const char* Refuse(const Problem& problem) {
     return "winograd does not pay with fewer than 4 channels or filters a "
            "group.";
   }
+  if (kOutputs > 4 && Tiling(s, problem.pass, kOutputs).taps > 3) {
+    return "winograd:f6 takes kernels of 3 taps only: with 5 it rounds too "
+           "much.";
+  }
+  return nullptr;
+}
+
+template <int kOutputs>
+const char* Refuse(const Problem& problem) {
+  const char* refusal = RefuseFilter<kOutputs>(problem);
+  if (refusal != nullptr) return refusal;
+  const ConvShape& s = problem.shape;
+  bool transformed[kMaxSpatialDims];
+  Tiling::TransformedAxes(s, transformed);
   // All passes are refused together: a forced algorithm shall not fail in the
   // middle of training.
   for (int i = 0; i < kMaxSpatialDims; ++i) {
     if (transformed[i] && (s.input[i] == 1 || s.output[i] == 1)) {
       return "winograd does not pay for images of one pixel along an axis.";
     }
-  }
-  if (kOutputs > 4 && Tiling(s, problem.pass, kOutputs).taps > 3) {
-    return "winograd:f6 takes kernels of 3 taps only: with 5 it rounds too "
-           "much.";
   }
   Problem other = problem;
   for (Pass pass :
@@ -73,6 +84,13 @@ double Cost(const Problem& problem, const Cpu& cpu, Isa isa) {
   const double handicap = kOutputs == 6 ? 1.1 : 1.0;
   return 1e-5 + handicap * WorkOf(kOutputs, problem, isa).macs /
                     (efficiency * cpu.PeakMacs(isa, 4));
+}
+
+template <int kOutputs>
+int64_t PreparedBytes(const Problem& problem, Isa isa) {
+  return RefuseFilter<kOutputs>(problem) == nullptr
+             ? winograd::PreparedFilterBytes(problem, isa)
+             : 0;
 }
 
 template <typename Element>
@@ -104,6 +122,8 @@ constexpr Algorithm MakeAlgorithm(const char* name) {
           Refuse<kOutputs>,
           Workspace<kOutputs>,
           Cost<kOutputs>,
+          PreparedBytes<kOutputs>,
+          winograd::PrepareFilter,
           Run<kOutputs>};
 }
 

@@ -21,6 +21,11 @@ void RunImagePass(int outputs, const Problem& problem, const ConvArgs& args,
                   Context* ctx);
 Work ImagePassWork(int outputs, const Problem& problem, Isa isa);
 
+// The prepared filter of the forward pass, of any size of tiles.
+int64_t PreparedFilterBytes(const Problem& problem, Isa isa);
+void PrepareFilter(const Problem& problem, Isa isa, const void* filter,
+                   void* to);
+
 template <typename Element>
 void RunFilterGradient(int outputs, const Problem& problem,
                        const ConvArgs& args, Context* ctx);

@@ -1,0 +1,57 @@
+// How the work of the forward pass and the input gradient is cut.
+
+#ifndef KCONV_ALGORITHMS_WINOGRAD_IMAGE_PLAN_H_
+#define KCONV_ALGORITHMS_WINOGRAD_IMAGE_PLAN_H_
+
+#include "algorithms/winograd/blocking.h"
+#include "algorithms/winograd/tiling.h"
+#include "algorithms/winograd/transforms.h"
+#include "conv.h"
+#include "gemm/gemm.h"
+#include "split.h"
+
+namespace kconv::winograd {
+
+// image_pass.cc tells of the two ways, fused and shared.
+struct ImagePlan {
+  const GemmKernel<float>& kernel;
+  Tiling tiling;
+  const Transforms& transforms;
+  bool backwards;
+  bool finishes;  // whether there is an epilogue
+  int64_t groups;
+  int64_t channels;  // of a group of the source
+  int64_t planes;
+  int64_t tiles;
+  int64_t outer_taps;
+  Split chunks;   // channels of one tap
+  Split columns;  // of a group
+  bool fused;
+  int64_t block;   // tiles whose V lies together
+  Split blocks;    // of all tiles
+  int64_t shared;  // blocks whose V is there at a time
+  int64_t batch;   // blocks of one task
+
+  ImagePlan(int outputs, const Problem& problem, Isa isa);
+
+  int64_t ChunkCount() const { return outer_taps * chunks.count; }
+  int64_t Width() const { return RoundUp(columns.size, kernel.lanes); }
+
+  // V of one block and chunk: [planes][block][channels of the chunk].
+  int64_t VRow() const { return RoundUp(chunks.size, kLineFloats); }
+  int64_t VPlane() const { return PlaneStride(block * VRow()); }
+  int64_t VSize() const { return planes * VPlane(); }
+  // U of one chunk and block of columns: [planes][panels].
+  int64_t UPlane() const { return PlaneStride(chunks.size * Width()); }
+  int64_t USize() const { return planes * UPlane(); }
+  // M of one block and block of columns: [planes][block][columns].
+  int64_t MPlane() const { return PlaneStride(block * Width()); }
+  int64_t MSize() const { return planes * MPlane(); }
+
+ private:
+  void Cut();
+};
+
+}  // namespace kconv::winograd
+
+#endif  // KCONV_ALGORITHMS_WINOGRAD_IMAGE_PLAN_H_
