@@ -83,7 +83,7 @@ struct Plan {
   int64_t MPlane() const { return PlaneStride(chunks.size * Width()); }
   int64_t MSize() const { return planes * MPlane(); }
   // The taps of one chunk and block of columns.
-  int64_t TapSize() const { return chunks.size * Width(); }
+  int64_t TapSize() const { return PlaneStride(chunks.size * Width()); }
   int64_t TapCount() const {
     const int64_t taps = transforms.taps;
     return tiling.dims() == 2 ? taps * taps : taps;
@@ -294,7 +294,8 @@ class FilterGradient {
     TransformSum(channels, columns, scratch, first > 0, to);
   }
 
-  // Calls visit(row, i) for the rows of a block of the filter, tap by tap.
+  // Calls visit(row, at) for the rows of a block of the filter, tap by tap; `at`
+  // is the row's place in the scratch.
   template <typename Visit>
   void VisitTaps(float* to, int64_t channels, const Visit& visit) const {
     const int64_t taps = p_.transforms.taps;
@@ -304,7 +305,7 @@ class FilterGradient {
     for (int64_t tap = 0; tap < p_.TapCount(); ++tap) {
       float* row = to + tap / taps * row_step + tap % taps * column_step;
       for (int64_t c = 0; c < channels; ++c, row += shape_.out_channels) {
-        visit(row, tap * channels + c);
+        visit(row, tap * p_.TapSize() + c * p_.Width());
       }
     }
   }
@@ -319,15 +320,15 @@ class FilterGradient {
     tile.channel_stride = 1;
     tile.row_end = static_cast<int>(p_.TapCount() / taps);
     tile.column_end = static_cast<int>(taps);
-    tile.row_stride = taps * channels * width;
-    tile.column_stride = channels * width;
+    tile.row_stride = taps * p_.TapSize();
+    tile.column_stride = p_.TapSize();
     for (int64_t c = 0; c < channels; ++c) {
       tile.data = scratch.taps + c * width;
       p_.transforms.filter_gradient(scratch.m + c * width, p_.MPlane(), width,
                                     Ending(), tile);
     }
-    VisitTaps(to, channels, [&](float* row, int64_t i) {
-      const float* from = scratch.taps + i * width;
+    VisitTaps(to, channels, [&](float* row, int64_t at) {
+      const float* from = scratch.taps + at;
       if (accumulate) {
         for (int64_t k = 0; k < columns; ++k) row[k] += from[k];
       } else {
