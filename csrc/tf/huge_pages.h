@@ -11,12 +11,11 @@
 
 namespace kconv::tf {
 
-// Asks the system to back a buffer, about to be written whole, by pages of 2
+// Asks the system to back a buffer that is about to be written by pages of 2
 // MiB. TensorFlow returns large tensors to the system and takes them anew for
 // each call, so most pages of a result are touched for the first time: with 4
 // KiB each, that is a fault every 1024 floats. Only pages that lie within the
-// buffer are asked for, so no memory is wasted; a system that does not know or
-// allow it does nothing.
+// buffer are asked for. A system that does not know or allow it does nothing.
 inline void AdviseHugePages([[maybe_unused]] void* data,
                             [[maybe_unused]] int64_t bytes) {
 #if defined(__linux__) && defined(MADV_HUGEPAGE)

@@ -11,6 +11,7 @@
 
 #include "algorithms/winograd/blocking.h"
 #include "algorithms/winograd/fetch.h"
+#include "algorithms/winograd/source.h"
 #include "algorithms/winograd/tiling.h"
 #include "algorithms/winograd/transforms.h"
 #include "algorithms/winograd/winograd.h"
@@ -201,19 +202,9 @@ class FilterGradient {
     const int64_t channel =
         group * shape_.GroupInChannels() + p_.chunks.Begin(part);
     const Element* data = input_ + channel * p_.tiling.source.channel_step;
-    const int64_t first = p_.blocks.Begin(block);
-    const int64_t tiles = p_.blocks.Size(block);
-    Tile<const Element> next =
-        p_.tiling.SourceTile(p_.tiling.At(first), tap, data);
-    for (int64_t t = 0; t < tiles; ++t) {
-      const Tile<const Element> tile = next;
-      if (t + 1 < tiles) {
-        next = p_.tiling.SourceTile(p_.tiling.At(first + t + 1), tap, data);
-        FetchTile(p_.tiling.Centre(next), p_.chunks.Size(part));
-      }
-      transforms_.input(tile, p_.chunks.Size(part), v + t * p_.VRow(),
-                        p_.VPlane());
-    }
+    TransformTiles(p_.tiling, transforms_.input, tap, p_.blocks.Begin(block),
+                   p_.blocks.Size(block), p_.chunks.Size(part), data, v,
+                   p_.VRow(), p_.VPlane());
   }
 
   void TransformGradient(int64_t group, int64_t block, int64_t part,
@@ -252,11 +243,11 @@ class FilterGradient {
     const int64_t slice = i / chunks / parts / p_.groups;
     const int64_t begin = p_.slices.Begin(slice);
     const int64_t end = std::min(p_.slices.End(slice), some);
-    if (begin >= end && first > 0) return;
+    // The last blocks may be too few for all slices; the first are not.
+    if (begin >= end) return;
     const int64_t channels = p_.chunks.Size(chunk % p_.chunks.count);
     const int64_t columns = p_.columns.Size(part);
     const int64_t width = p_.Width();
-    if (begin >= end) std::fill_n(scratch.m, p_.MSize(), 0.0f);
     for (int64_t c = 0; c < channels; ++c) {
       scratch.c_rows[c] = scratch.m + c * width;
     }
@@ -294,8 +285,8 @@ class FilterGradient {
     TransformSum(channels, columns, scratch, first > 0, to);
   }
 
-  // Calls visit(row, at) for the rows of a block of the filter, tap by tap; `at`
-  // is the row's place in the scratch.
+  // Calls visit(row, at) for the rows of a block of the filter, tap by tap;
+  // `at` is the row's place in the scratch.
   template <typename Visit>
   void VisitTaps(float* to, int64_t channels, const Visit& visit) const {
     const int64_t taps = p_.transforms.taps;
@@ -324,8 +315,9 @@ class FilterGradient {
     tile.column_stride = p_.TapSize();
     for (int64_t c = 0; c < channels; ++c) {
       tile.data = scratch.taps + c * width;
-      p_.transforms.filter_gradient(scratch.m + c * width, p_.MPlane(), width,
-                                    Ending(), tile);
+      p_.transforms.filter_gradient(scratch.m + c * width, p_.MPlane(),
+                                    RoundUp(columns, p_.kernel.lanes), Ending(),
+                                    tile);
     }
     VisitTaps(to, channels, [&](float* row, int64_t at) {
       const float* from = scratch.taps + at;
@@ -377,8 +369,8 @@ Work FilterGradientWork(int outputs, const Problem& problem, Isa isa) {
   const Plan p(outputs, problem, isa);
   const double planes = static_cast<double>(p.planes * p.groups);
   const double tiles = static_cast<double>(p.tiling.Count());
-  const double depth =
-      static_cast<double>(p.outer_taps * problem.shape.GroupInChannels());
+  const double depth = static_cast<double>(
+      p.outer_taps * RoundUp(problem.shape.GroupInChannels(), p.kernel.lanes));
   const double columns =
       static_cast<double>(RoundUp(p.columns.total, p.kernel.lanes));
   const double sums = static_cast<double>(CeilDivide(p.blocks.count, p.shared) *

@@ -11,12 +11,13 @@
 // threads together, then each task takes a block of columns and makes the part
 // of U that it needs, when it needs it.
 
-#include <cstring>
+#include <algorithm>
 
 #include "algorithms/winograd/blocking.h"
 #include "algorithms/winograd/fetch.h"
 #include "algorithms/winograd/filter.h"
 #include "algorithms/winograd/image_plan.h"
+#include "algorithms/winograd/source.h"
 #include "algorithms/winograd/tiling.h"
 #include "algorithms/winograd/transforms.h"
 #include "algorithms/winograd/winograd.h"
@@ -32,7 +33,6 @@ struct Scratch {
   float* taps;
   const float** a_rows;
   float** c_rows;
-  Tiling::Place* places;
   const void** lines;
 
   Scratch(const ImagePlan& p, Arena* arena) {
@@ -42,7 +42,6 @@ struct Scratch {
     taps = arena->Take(FilterTransformFloats(p));
     a_rows = arena->Take<const float*>(p.block);
     c_rows = arena->Take<float*>(p.block);
-    places = arena->Take<Tiling::Place>(p.block);
     lines = arena->Take<const void*>(FetchList::kRoom);
   }
 
@@ -237,19 +236,9 @@ class ImagePass {
     const int64_t part = chunk % p_.chunks.count;
     const int64_t channel = group * p_.channels + p_.chunks.Begin(part);
     const Element* data = source_ + channel * p_.tiling.source.channel_step;
-    const int64_t first = p_.blocks.Begin(block);
-    const int64_t tiles = p_.blocks.Size(block);
-    Tile<const Element> next =
-        p_.tiling.SourceTile(p_.tiling.At(first), tap, data);
-    for (int64_t t = 0; t < tiles; ++t) {
-      const Tile<const Element> tile = next;
-      if (t + 1 < tiles) {
-        next = p_.tiling.SourceTile(p_.tiling.At(first + t + 1), tap, data);
-        FetchTile(p_.tiling.Centre(next), p_.chunks.Size(part));
-      }
-      transforms_.input(tile, p_.chunks.Size(part), v + t * p_.VRow(),
-                        p_.VPlane());
-    }
+    TransformTiles(p_.tiling, transforms_.input, tap, p_.blocks.Begin(block),
+                   p_.blocks.Size(block), p_.chunks.Size(part), data, v,
+                   p_.VRow(), p_.VPlane());
   }
 
   // What TransformResult will write.
@@ -343,7 +332,8 @@ Work ImagePassWork(int outputs, const Problem& problem, Isa isa) {
   const ImagePlan p(outputs, problem, isa);
   const double planes = static_cast<double>(p.planes * p.groups);
   const double tiles = static_cast<double>(p.tiles);
-  const double depth = static_cast<double>(p.outer_taps * p.channels);
+  const double depth =
+      static_cast<double>(p.outer_taps * RoundUp(p.channels, p.kernel.lanes));
   const double columns =
       static_cast<double>(RoundUp(p.columns.total, p.kernel.lanes));
   const double makings =

@@ -44,12 +44,13 @@ ImagePlan::ImagePlan(int outputs, const Problem& problem, Isa isa)
 }
 
 void ImagePlan::Cut() {
-  const int64_t depth = outer_taps * channels;
-  const int64_t u_floats = groups * planes * depth * columns.total;
-  fused = depth <= kMaxFusedDepth && u_floats <= kMaxUFloats &&
+  chunks = Split(channels, CeilDivide(channels, kFusedChunk), kLineFloats);
+  const int64_t u_floats = groups * columns.count * ChunkCount() * USize();
+  fused = ChunkCount() * VRow() <= kMaxFusedDepth && u_floats <= kMaxUFloats &&
           tiles >= kFusedTiles + (u_floats >> 18) * kFusedTilesPerMib;
-  chunks = Split(channels, CeilDivide(channels, fused ? kFusedChunk : kChunk),
-                 kLineFloats);
+  if (!fused) {
+    chunks = Split(channels, CeilDivide(channels, kChunk), kLineFloats);
+  }
   const int64_t v_floats = planes * chunks.count * VRow() * outer_taps;
   int64_t most = TilesThatFit(kMaxBlock, groups * v_floats);
   if (fused) {

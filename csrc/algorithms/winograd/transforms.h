@@ -75,8 +75,6 @@ struct Transforms {
   ImageTransforms<Float16> of_float16;
   Expand<float> filter;             // G g G^T
   Contract<float> filter_gradient;  // A^T M A of F(r, m)
-
-  int points() const { return outputs + taps - 1; }
 };
 
 // Those of an element type.

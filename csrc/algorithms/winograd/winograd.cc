@@ -18,6 +18,9 @@ winograd::Work WorkOf(int outputs, const Problem& problem, Isa isa) {
 // Fewer channels make the transforms cost more than the products save.
 constexpr int64_t kMinChannels = 4;
 
+// Tiles begin outside of the image, but not beyond what an address can tell.
+constexpr int64_t kMaxDilation = int64_t{1} << 20;
+
 // What a filter is refused for, whatever the image.
 template <int kOutputs>
 const char* RefuseFilter(const Problem& problem) {
@@ -28,6 +31,9 @@ const char* RefuseFilter(const Problem& problem) {
   }
   for (int i = 0; i < kMaxSpatialDims; ++i) {
     if (s.stride[i] != 1) return "winograd takes strides of 1 only.";
+    if (s.dilation[i] > kMaxDilation) {
+      return "winograd takes dilation rates of at most 1048576.";
+    }
   }
   bool transformed[kMaxSpatialDims];
   if (Tiling::TransformedAxes(s, transformed) == 0) {
@@ -62,7 +68,8 @@ const char* Refuse(const Problem& problem) {
   for (Pass pass :
        {Pass::kForward, Pass::kInputGradient, Pass::kFilterGradient}) {
     other.pass = pass;
-    if (!WorkOf(kOutputs, other, Isa::kBaseline).fits) {
+    // By the widest panels, so that every instruction set refuses the same.
+    if (!WorkOf(kOutputs, other, Isa::kAvx512).fits) {
       return "winograd would take more than 128 MiB of workspace for so many "
              "channels.";
     }
