@@ -133,7 +133,8 @@ Tile<Element> Tiling::SourceTile(const Place& place, int64_t outer_tap,
                                  Element* data) const {
   const int n = outputs + taps - 1;
   Tile<Element> tile = {data, 0, 0, source.channel_step, 0, 1, 0, 0};
-  int64_t offset = place.image * source.batch_step;
+  // Unsigned: far outside of the image, as with a huge dilation, it wraps.
+  uint64_t offset = static_cast<uint64_t>(place.image * source.batch_step);
   bool outside = false;
   for (int i = kMaxSpatialDims - 1; i >= 0; --i) {
     const Axis& a = axes[i];
@@ -151,10 +152,10 @@ Tile<Element> Tiling::SourceTile(const Place& place, int64_t outer_tap,
       Clip(first, a.dilation, source.size[i], n, &tile.row_begin,
            &tile.row_end);
     }
-    offset += first * source.step[i];
+    offset += static_cast<uint64_t>(first) * source.step[i];
   }
   if (outside) tile.row_end = tile.row_begin;
-  tile.data += offset;
+  tile.data += static_cast<int64_t>(offset);
   return tile;
 }
 

@@ -18,8 +18,6 @@ winograd::Work WorkOf(int outputs, const Problem& problem, Isa isa) {
 // Fewer channels make the transforms cost more than the products save.
 constexpr int64_t kMinChannels = 4;
 
-// Tiles begin outside of the image, but not beyond what an address can tell.
-constexpr int64_t kMaxDilation = int64_t{1} << 20;
 
 // What a filter is refused for, whatever the image.
 template <int kOutputs>
@@ -31,9 +29,6 @@ const char* RefuseFilter(const Problem& problem) {
   }
   for (int i = 0; i < kMaxSpatialDims; ++i) {
     if (s.stride[i] != 1) return "winograd takes strides of 1 only.";
-    if (s.dilation[i] > kMaxDilation) {
-      return "winograd takes dilation rates of at most 1048576.";
-    }
   }
   bool transformed[kMaxSpatialDims];
   if (Tiling::TransformedAxes(s, transformed) == 0) {
