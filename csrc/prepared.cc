@@ -10,7 +10,7 @@ namespace {
 
 constexpr char kMagic[8] = {'k', 'c', 'o', 'n', 'v', 'P', 'F', '\n'};
 // Of the header and of every form. To be raised with each change of one.
-constexpr int64_t kVersion = 1;
+constexpr int64_t kVersion = 2;
 
 struct alignas(64) Header {
   char magic[8];
@@ -23,9 +23,9 @@ struct alignas(64) Header {
   int64_t filters;
   int64_t groups;
   int64_t bytes;
-  uint64_t sample;  // of the filter's elements
+  int64_t reserved[2];  // 0
 };
-static_assert(sizeof(Header) % 64 == 0);
+static_assert(sizeof(Header) == 128, "Without padding: it is compared.");
 
 std::string FamilyOf(const Algorithm& algorithm) {
   const std::string name = algorithm.name;
@@ -41,7 +41,6 @@ const Algorithm* UserOf(const std::string& name, const Problem& problem,
   return nullptr;
 }
 
-// All but the sample.
 Header HeaderOf(const Algorithm& user, const Problem& problem, Isa isa) {
   const ConvShape& s = problem.shape;
   Header h;
@@ -59,27 +58,17 @@ Header HeaderOf(const Algorithm& user, const Problem& problem, Isa isa) {
   return h;
 }
 
-// FNV-1a of elements spread over the filter, the first and the last included.
-uint64_t SampleOf(const Problem& problem, const void* filter) {
-  constexpr int64_t kCount = 32;
-  const int64_t size = SizeOf(problem.dtype);
-  const int64_t last = problem.shape.FilterElements() - 1;
-  uint64_t hash = 0xcbf29ce484222325;
-  for (int64_t i = 0; i < kCount; ++i) {
-    // Without overflow, and not in steps that the shape has as well.
-    const int64_t at = last / (kCount - 1) * i + last % (kCount - 1) * i / 31;
-    const auto* bytes = static_cast<const unsigned char*>(filter) + at * size;
-    for (int64_t b = 0; b < size; ++b) {
-      hash = (hash ^ bytes[b]) * 0x100000001b3;
-    }
-  }
-  return hash;
-}
-
 Header Read(const void* prepared) {
   Header h;
   std::memcpy(&h, prepared, sizeof(h));
   return h;
+}
+
+// Whether its form is that of this build's kernels for this instruction set.
+bool IsReadable(const Header& h, Isa isa) {
+  char name[sizeof(h.isa)] = {};
+  std::string(IsaName(isa)).copy(name, sizeof(name) - 1);
+  return h.version == kVersion && std::memcmp(h.isa, name, sizeof(name)) == 0;
 }
 
 std::string Described(const Header& h) {
@@ -113,8 +102,7 @@ void PrepareFilter(const std::string& algorithm, const Problem& problem,
                    Isa isa, const void* filter, void* to) {
   const Algorithm* user = UserOf(algorithm, problem, isa);
   if (user == nullptr) return;
-  Header header = HeaderOf(*user, problem, isa);
-  header.sample = SampleOf(problem, filter);
+  const Header header = HeaderOf(*user, problem, isa);
   std::memcpy(to, &header, sizeof(header));
   user->prepare(problem, isa, filter, static_cast<char*>(to) + sizeof(header));
 }
@@ -133,6 +121,7 @@ std::string PreparedError(const Problem& problem, Isa isa, const void* prepared,
            "Received: " +
            std::to_string(bytes) + " bytes of " + Described(header);
   }
+  if (!IsReadable(header, isa)) return "";
   // A strided convolution has no use for the filter, which may be right.
   Problem plain = problem;
   std::fill_n(plain.shape.stride, kMaxSpatialDims, 1);
@@ -141,22 +130,19 @@ std::string PreparedError(const Problem& problem, Isa isa, const void* prepared,
   std::memset(&expected, 0, sizeof(expected));
   if (user != nullptr) {
     expected = HeaderOf(*user, plain, isa);
-    expected.sample = header.sample;
     if (std::memcmp(&expected, &header, sizeof(header)) == 0) return "";
   }
-  return "prepared must be made of this filter, for the same groups, and by "
-         "this build of kconv with this instruction set" +
+  return "prepared must be made of this filter, for the same groups" +
          (user ? " (" + Described(expected) + ")" : std::string()) +
          ". Received: " + Described(header);
 }
 
 const void* PreparedFor(const Algorithm& algorithm, const Problem& problem,
-                        Isa isa, const void* filter, const void* prepared) {
+                        Isa isa, const void* prepared) {
   if (prepared == nullptr || problem.pass != Pass::kForward) return nullptr;
   const Header header = Read(prepared);
-  if (algorithm.prepared_bytes(problem, isa) == 0 ||
-      FamilyOf(algorithm) != header.family ||
-      header.sample != SampleOf(problem, filter)) {
+  if (!IsReadable(header, isa) || algorithm.prepared_bytes(problem, isa) == 0 ||
+      FamilyOf(algorithm) != header.family) {
     return nullptr;
   }
   return static_cast<const char*>(prepared) + sizeof(header);

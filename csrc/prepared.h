@@ -1,6 +1,7 @@
 // Prepared filters: what an algorithm's `prepare` makes of a filter, behind a
-// header that tells which filter and which kernels it is for. They belong to
-// one machine and one build, and are not for files.
+// header that tells which filters and which kernels it is for. They belong to
+// one machine and one build, and are not for files. The header does not tell
+// the values of the filter: that they are those is the caller's to know.
 
 #ifndef KCONV_PREPARED_H_
 #define KCONV_PREPARED_H_
@@ -21,15 +22,15 @@ void PrepareFilter(const std::string& algorithm, const Problem& problem,
                    Isa isa, const void* filter, void* to);
 
 // The empty string, or a sentence: why these bytes are no prepared filter for
-// this problem.
+// this problem. Those of another machine or build, as of a frozen graph, are no
+// error.
 std::string PreparedError(const Problem& problem, Isa isa, const void* prepared,
                           int64_t bytes);
 
 // What an algorithm takes as ConvArgs::prepared, of bytes without an error.
-// Null if it has no use for them, or if they were not made of this filter: a
-// sample of its elements tells.
+// Null if it has no use for them, or if they are of another machine or build.
 const void* PreparedFor(const Algorithm& algorithm, const Problem& problem,
-                        Isa isa, const void* filter, const void* prepared);
+                        Isa isa, const void* prepared);
 
 }  // namespace kconv
 

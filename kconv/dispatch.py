@@ -265,7 +265,7 @@ def conv(spec, inputs, kernel, epilogue=NO_EPILOGUE, prepared=None):
         inputs: A tensor.
         kernel: A tensor of the same dtype.
         epilogue: An `Epilogue`.
-        prepared: What `prepare_filter` made of the kernel, or None.
+        prepared: A `Prepared`, or None.
 
     Returns:
         A tensor.
@@ -305,8 +305,7 @@ def run(pass_, spec, operands, epilogue=NO_EPILOGUE, prepared=None):
         spec: A `ConvSpec`.
         operands: An `Operands`.
         epilogue: An `Epilogue`, which only the forward pass may have.
-        prepared: What `prepare_filter` made of the filter, or None; for the forward
-            pass only.
+        prepared: A `Prepared`, or None; for the forward pass only.
 
     Returns:
         A tensor, whose gradients again run by the kernels that are best for them.
@@ -402,7 +401,8 @@ def _run_native(pass_, spec, operands, epilogue=NO_EPILOGUE, prepared=None):
             input=x,
             filter=kernel,
             bias=[] if epilogue.bias is None else [epilogue.bias],
-            prepared=[] if prepared is None else [prepared],
+            prepared=[] if prepared is None else [prepared.form],
+            source=[] if prepared is None else [prepared.source],
             activation=epilogue.activation,
             **spec.attributes,
         )

@@ -16,7 +16,7 @@ def _conv(op, upstream):
     upstream, by_bias = epilogue.gradients(op.outputs[0], upstream, spec.data_format)
     operands = dispatch.Operands(input=x, filter=kernel)
     found = dispatch.gradients("forward", spec, operands, upstream)
-    # None for a prepared filter, which stands for the filter itself.
+    # None for a prepared filter and its source: they stand for the filter itself.
     of_more = [by_bias if i < len(bias) else None for i in range(len(more))]
     return [found.input, found.filter, *of_more]
 

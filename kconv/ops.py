@@ -7,7 +7,7 @@ from kconv import dispatch, explanation
 from kconv import gradients as gradients  # registers those of kconv's ops
 from kconv.dispatch import check_algorithm
 from kconv.epilogue import ACTIVATIONS, LINEAR, Epilogue
-from kconv.prepared import PreparedFilter
+from kconv.prepared import Prepared, PreparedFilter
 from kconv.settings import heeded_name
 from kconv.spec import conv_spec, is_integer, plain
 
@@ -180,19 +180,24 @@ def conv(
         2016, for the sizes. Lavin and Gray, "Fast algorithms for convolutional neural
         networks", 2015, for Winograd's.
     """
-    prepared = None
+    prepared = groups = None
     if isinstance(kernel, PreparedFilter):
-        prepared, prepared_groups, kernel = (
-            kernel.prepared,
-            kernel.groups,
-            kernel.kernel,
-        )
+        if kernel.prepared is not None:
+            prepared, groups = Prepared(kernel.prepared, kernel.source), kernel.groups
+        kernel = kernel.kernel
+    if bias is not None and not isinstance(bias, keras.KerasTensor):
+        bias = tf.convert_to_tensor(bias)
     if any(isinstance(t, keras.KerasTensor) for t in (inputs, kernel, bias)):
         operation = Conv(
             strides, padding, data_format, dilation_rate, algorithm, activation
         )
         operands = (inputs, kernel) if bias is None else (inputs, kernel, bias)
-        return operation.symbolic_call(*operands)
+        outputs = operation.symbolic_call(*operands)
+        if groups is not None:
+            shapes = tuple(inputs.shape), tuple(kernel.shape)
+            spec = conv_spec(*shapes, **operation._arguments())
+            _check_groups(groups, spec, inputs, kernel)
+        return outputs
     check_algorithm(algorithm)
     _check_activation(activation)
     # Not keras.ops.convert_to_tensor, which leaves Keras variables what they are.
@@ -213,14 +218,9 @@ def conv(
         algorithm,
     )
     if bias is not None:
-        bias = tf.convert_to_tensor(bias)
         _check_bias(bias, inputs, kernel.shape[-1])
-    if prepared is not None and prepared_groups != spec.groups:
-        raise ValueError(
-            "`kernel` was prepared for another number of groups than that of `inputs`. "
-            f"Received: groups={prepared_groups}, inputs.shape={inputs.shape}, "
-            f"kernel.shape={kernel.shape}"
-        )
+    if groups is not None:
+        _check_groups(groups, spec, inputs, kernel)
     epilogue = Epilogue(bias, activation or LINEAR)
     return dispatch.conv(spec, inputs, kernel, epilogue, prepared)
 
@@ -232,7 +232,8 @@ def prepare_filter(kernel, groups=1, strides=1, algorithm="auto"):
     the algorithms of the family `"winograd"` gather the taps of the kernel. Here that
     is done once. The result changes no bit of what `kconv.ops.conv` computes, nor which
     algorithm does; it serves the forward pass, and derivatives take the kernel itself.
-    It holds the kernel and a copy in float32 (filters rounded up to whole vectors).
+    It holds the kernel and a copy in float32 (filters rounded up to whole vectors). Of
+    a variable it holds the value, not the variable.
 
     Args:
         kernel: Tensor of a floating dtype, of shape
@@ -274,11 +275,16 @@ def prepare_filter(kernel, groups=1, strides=1, algorithm="auto"):
             "`groups` must be a positive integer that divides the filters. Received: "
             f"groups={groups!r}, kernel.shape={kernel.shape}"
         )
-    strides = (strides,) * dims if is_integer(strides) else tuple(strides)
-    if len(strides) != dims or not all(is_integer(n) and n > 0 for n in strides):
+    given, strides = strides, plain(strides)
+    strides = (strides,) * dims if is_integer(strides) else strides
+    if (
+        not isinstance(strides, tuple)
+        or len(strides) != dims
+        or not all(is_integer(n) and n > 0 for n in strides)
+    ):
         raise ValueError(
             "`strides` must be a positive integer, or one for each spatial dimension. "
-            f"Received: strides={strides!r}"
+            f"Received: strides={given!r}"
         )
     if kernel.shape.num_elements() == 0:
         raise ValueError(
@@ -286,6 +292,15 @@ def prepare_filter(kernel, groups=1, strides=1, algorithm="auto"):
         )
     prepared = dispatch.prepare_filter(kernel, strides, groups, heeded_name(algorithm))
     return PreparedFilter(kernel, prepared, groups)
+
+
+def _check_groups(groups, spec, inputs, kernel):
+    if groups != spec.groups:
+        raise ValueError(
+            "`kernel` was prepared for another number of groups than that of `inputs`. "
+            f"Received: groups={groups}, inputs.shape={tuple(inputs.shape)}, "
+            f"kernel.shape={tuple(kernel.shape)}"
+        )
 
 
 def _check_dtypes(inputs, other, name="kernel"):

@@ -1,6 +1,7 @@
 """Settings of the whole process."""
 
 import dataclasses
+import functools
 import os
 import warnings
 
@@ -79,4 +80,9 @@ def heeded_name(algorithm):
 def heeded(spec):
     """Returns a `ConvSpec` with the present accuracy as part of its algorithm."""
     name = heeded_name(spec.algorithm)
-    return spec if name == spec.algorithm else dataclasses.replace(spec, algorithm=name)
+    return spec if name == spec.algorithm else _with_algorithm(spec, name)
+
+
+@functools.lru_cache(maxsize=4096)
+def _with_algorithm(spec, name):
+    return dataclasses.replace(spec, algorithm=name)

@@ -354,7 +354,7 @@ def test_spec_survives_the_attributes_of_an_op():
 
         @tf.function
         def conv(x, w, spec=spec):
-            return native.ops().kconv_conv(x, w, [], [], **spec.attributes)
+            return native.ops().kconv_conv(x, w, [], [], [], **spec.attributes)
 
         graph = conv.get_concrete_function(
             tf.zeros((2, 9, 4)), tf.zeros((3, 2, 6))

@@ -269,7 +269,7 @@ def test_op_has_the_bits_of_the_core(case, dtype, has_bias, activation):
     for row in problem.explain():
         if row["refusal"] is None:
             given = attributes(case, algorithm=row["algorithm"], activation=activation)
-            result = ops.kconv_conv(x, w, [bias] if has_bias else [], [], **given)
+            result = ops.kconv_conv(x, w, [bias] if has_bias else [], [], [], **given)
             alone = problem.run(x, w, bias=bias, algorithm=row["algorithm"])["result"]
             assert result.numpy().tobytes() == alone.tobytes()
 
@@ -279,7 +279,7 @@ X, W = tf.zeros(CASE.input_shape), tf.zeros(CASE.filter_shape)
 
 
 def conv(x, w, bias):
-    return ops.kconv_conv(x, w, [bias], [], **attributes(CASE), activation="relu")
+    return ops.kconv_conv(x, w, [bias], [], [], **attributes(CASE), activation="relu")
 
 
 @pytest.mark.parametrize(
@@ -318,10 +318,10 @@ def test_bad_shape_of_the_bias(shape):
 def test_more_than_one_bias():
     bias = tf.ones(6)
     function = tf.function(
-        lambda: ops.kconv_conv(X, W, [bias] * 2, [], **attributes(CASE))
+        lambda: ops.kconv_conv(X, W, [bias] * 2, [], [], **attributes(CASE))
     )
     for call in (
-        lambda: ops.kconv_conv(X, W, [bias] * 2, [], **attributes(CASE)),
+        lambda: ops.kconv_conv(X, W, [bias] * 2, [], [], **attributes(CASE)),
         function.get_concrete_function,
     ):
         with pytest.raises(
@@ -332,7 +332,7 @@ def test_more_than_one_bias():
 
 def test_unknown_activation():
     with pytest.raises(tf.errors.InvalidArgumentError, match="allowed values"):
-        ops.kconv_conv(X, W, [], [], **attributes(CASE), activation="tanh")
+        ops.kconv_conv(X, W, [], [], [], **attributes(CASE), activation="tanh")
 
 
 def test_bias_of_another_type():
@@ -343,7 +343,7 @@ def test_bias_of_another_type():
 def test_graphs_from_before_there_was_an_epilogue():
     x, w = (tf.constant(v) for v in CASE.operands("forward"))
     function = tf.function(
-        lambda x, w: ops.kconv_conv(x, w, [], [], **attributes(CASE))
+        lambda x, w: ops.kconv_conv(x, w, [], [], [], **attributes(CASE))
     )
     graph = function.get_concrete_function(x, w).graph.as_graph_def()
     (node,) = (node for node in graph.node if node.op == "Kconv>Conv")

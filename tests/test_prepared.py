@@ -1,9 +1,6 @@
 """Prepared filters in the core, in TensorFlow's ops and in kconv.ops."""
 
 import itertools
-import os
-import subprocess
-import sys
 
 import keras
 import numpy as np
@@ -129,18 +126,6 @@ def test_others_ignore_it():
     assert not report["used_prepared"]
 
 
-def test_another_filter_of_its_shape_is_noticed():
-    case = CASES["2d"]
-    x, w = case.operands("forward")
-    problem = case.problem(core, "forward")
-    prepared = problem.prepare(w)
-    for other in (w + np.float32(1e-3), w * 2, -w, np.zeros_like(w)):
-        report = problem.run(x, other, algorithm="winograd", prepared=prepared)
-        assert not report["used_prepared"]
-        plain = problem.run(x, other, algorithm="winograd")
-        assert report["result"].tobytes() == plain["result"].tobytes()
-
-
 def test_nan_and_infinity_in_the_filter():
     case = CASES["2d"]
     x, w = case.operands("forward")
@@ -157,6 +142,7 @@ def test_nan_and_infinity_in_the_filter():
 
 IMAGES = Case((9, 11), (3, 3), 16, 32, batch=2)
 X, W = IMAGES.operands("forward")
+FILTER = tf.constant(W)
 
 
 def prepare(w=W, **options):
@@ -164,9 +150,17 @@ def prepare(w=W, **options):
     return ops.kconv_prepare_filter(w, **given)
 
 
-def conv(prepared, w=W, x=X, case=IMAGES, **changes):
+def conv(prepared, w=FILTER, x=X, case=IMAGES, source=None, **changes):
     given = attributes(case, **{"algorithm": "winograd", **changes})
-    return ops.kconv_conv(x, w, [], prepared, **given)
+    sources = [w if source is None else source] * len(prepared)
+    return ops.kconv_conv(x, w, [], prepared, sources, **given)
+
+
+def marked(prepared):
+    """A prepared filter by which results differ from those of the filter."""
+    spoiled = prepared.numpy()
+    spoiled[128:] = 0
+    return spoiled
 
 
 @every_case
@@ -182,11 +176,11 @@ def test_op(case, dtype):
             continue
         given = attributes(case, algorithm=algorithm)
         bias = [case.bias(dtype)]
-        plain = ops.kconv_conv(x, w, bias, [], activation="relu", **given)
+        plain = ops.kconv_conv(x, w, bias, [], [], activation="relu", **given)
         for wrap in (lambda f: f, tf.function):
             function = wrap(
                 lambda x, w, b, p, given=given: ops.kconv_conv(
-                    x, w, [b], [p], activation="relu", **given
+                    x, w, [b], [p], [w], activation="relu", **given
                 )
             )
             y = function(x, w, *bias, prepared)
@@ -195,17 +189,27 @@ def test_op(case, dtype):
 
 def test_empty_is_none():
     np.testing.assert_array_equal(conv([tf.zeros(0, tf.uint8)]), conv([]))
+    y = conv([prepare()], source=tf.zeros(0))
+    np.testing.assert_array_equal(y, conv([]))
+
+
+@pytest.mark.parametrize("wrap", (lambda f: f, tf.function), ids=("eager", "graph"))
+def test_it_is_used_if_the_filter_is_its_source(wrap):
+    function = wrap(lambda p, w, source: conv([p], w, source=source))
+    plain = conv([])
+    zeros, garbage = marked(prepare()), np.ones(5, "uint8")
+    assert not np.any(function(zeros, FILTER, FILTER))
+    # Of the same values, of others, of a part, and what no one looks at.
+    for source in (tf.constant(W), FILTER + 1, tf.constant(W[:1]), tf.zeros(0)):
+        for prepared in (zeros, garbage):
+            np.testing.assert_array_equal(function(prepared, FILTER, source), plain)
 
 
 def spoiled():
     good = prepare().numpy()
-    magic, version, size = good.copy(), good.copy(), good.copy()
+    magic, size, reserved = good.copy(), good.copy(), good.copy()
     magic[0] ^= 1
-    version[8] += 1
-    isa = good.copy()
-    isa[32:48] = np.frombuffer(b"another".ljust(16, b"\0"), np.uint8)
-    endless = good.copy()
-    endless[32:48] = 255
+    reserved[127] = 1
     size[104:112] = 255
     rng = np.random.default_rng(0)
     other = IMAGES.operands("forward")[1]
@@ -218,10 +222,8 @@ def spoiled():
         "zeros": np.zeros_like(good),
         "garbage": rng.integers(256, size=good.size, dtype=np.uint8),
         "magic": magic,
-        "version": version,
-        "another isa": isa,
-        "name without end": endless,
         "size": size,
+        "reserved": reserved,
         "more filters": prepare(np.repeat(other, 2, -1)).numpy(),
         "turned": prepare(other.transpose(0, 1, 3, 2).copy()).numpy(),
         "5 taps": prepare(np.zeros((5, 5, 16, 32), "float32")).numpy(),
@@ -242,11 +244,27 @@ def test_what_does_not_belong_is_an_error(name):
         IMAGES.problem(core, "forward").run(X, W, prepared=given.tobytes())
 
 
+def test_of_another_machine_or_build():
+    plain = conv([])
+    for first, value in (
+        (8, np.int64(1)),
+        (32, b"another".ljust(16, b"\0")),
+        (32, b"\377" * 16),
+    ):
+        given = marked(prepare())
+        value = np.frombuffer(value, np.uint8)
+        given[first : first + value.size] = value
+        np.testing.assert_array_equal(conv([given]), plain)
+        problem = IMAGES.problem(core, "forward")
+        report = problem.run(X, W, algorithm="winograd", prepared=given.tobytes())
+        assert not report["used_prepared"]
+
+
 def test_it_is_for_no_problem_without_a_form():
     for w in (W.astype("float64"), W[:1, :1].copy()):
         case = Case((9, 11), w.shape[:2], 16, 32, batch=2)
         with pytest.raises(tf.errors.InvalidArgumentError, match="prepared must be"):
-            conv([prepare()], w, X.astype(w.dtype), case, algorithm="auto")
+            conv([prepare()], tf.constant(w), X.astype(w.dtype), case, algorithm="auto")
 
 
 def test_bad_attributes_and_shapes():
@@ -287,43 +305,12 @@ def test_shape_function():
         np.testing.assert_array_equal(y, conv([]))
 
 
-KCONV_MAX_ISA_SCRIPT = """
-import sys
-import numpy as np
-import tensorflow as tf
-from kconv import native
-
-folder = sys.argv[1]
-given = np.load(f"{folder}/given.npz")
-options = dict(strides=[1, 1], dilations=[1, 1], padding="VALID", algorithm="winograd")
-try:
-    native.ops().kconv_conv(given["x"], given["w"], [], [given["prepared"]], **options)
-except tf.errors.InvalidArgumentError as error:
-    print(error)
-"""
-
-
-@pytest.mark.skipif(len(core.isas()) < 2, reason="one instruction set only")
-def test_another_instruction_set_is_an_error(tmp_path):
-    np.savez(tmp_path / "given.npz", x=X, w=W, prepared=prepare())
-    printed = subprocess.run(
-        [sys.executable, "-c", KCONV_MAX_ISA_SCRIPT, str(tmp_path)],
-        env={**os.environ, "KCONV_MAX_ISA": core.isas()[0]},
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    ).stdout
-    assert f"isa={core.isas()[0]}" in printed
-    assert "Received: kernel_size=1x3x3" in printed
-    assert f"isa={core.isas()[-1]}" in printed.partition("Received: ")[2]
-
-
 @pytest.mark.parametrize("wrap", (lambda f: f, tf.function), ids=("eager", "graph"))
 @pytest.mark.parametrize("has_bias", (False, True))
 def test_gradients(has_bias, wrap):
     x, w, b = (tf.constant(v) for v in (X, W, IMAGES.bias()))
     prepared = kconv.ops.prepare_filter(w)
-    assert prepared.prepared is not None
+    assert prepared.prepared is not None and prepared.source is w
 
     def gradients(kernel):
         @wrap
@@ -334,7 +321,9 @@ def test_gradients(has_bias, wrap):
                     inner.watch([x, w, b])
                     given = kernel
                     if kernel is not w:
-                        given = kconv.ops.PreparedFilter(w, prepared.prepared)
+                        given = kconv.ops.PreparedFilter(
+                            w, prepared.prepared, source=prepared.source
+                        )
                     y = kconv.ops.conv(
                         *(x, w if kernel is None else given),
                         algorithm="winograd",
@@ -375,6 +364,7 @@ def test_graphs_from_before_there_was_one():
     function = tf.function(lambda x, w: conv([], w, x))
     graph = function.get_concrete_function(x, w).graph.as_graph_def()
     (node,) = (node for node in graph.node if node.op == "Kconv>Conv")
+    assert len(node.input) == 2
     del node.attr["num_prepared"]
     inputs = [n.name for n in graph.node if n.op == "Placeholder"]
 
@@ -461,6 +451,8 @@ BAD = [
     ({"groups": 1.0}, "`groups` must be"),
     ({"strides": 0}, "`strides` must be"),
     ({"strides": (1,)}, "`strides` must be"),
+    ({"strides": None}, "`strides` must be"),
+    ({"strides": 2.0}, "`strides` must be"),
     ({"algorithm": "fft"}, "`algorithm` must be"),
 ]
 
@@ -478,3 +470,29 @@ def test_groups_must_be_those_of_the_inputs():
     ):
         kconv.ops.conv(X, prepared)
     kconv.ops.conv(np.concatenate([X, X], -1), prepared)
+    with pytest.raises(ValueError, match=r"another number of groups.*Received: "):
+        kconv.ops.conv(keras.Input((9, 11, 16)), prepared)
+    kconv.ops.conv(keras.Input((9, 11, 32)), prepared)
+
+
+def test_of_a_variable():
+    variable = keras.Variable(W)
+    prepared = kconv.ops.prepare_filter(variable)
+    live = kconv.ops.PreparedFilter(variable, marked(prepared.prepared))
+    assert "dtype=float32" in repr(live)
+    traced = tf.function(lambda x: kconv.ops.conv(x, live, algorithm="winograd"))
+    assert not np.any(traced(X))
+    variable.assign(2 * W)
+    expected = kconv.ops.conv(X, 2 * W, algorithm="winograd")
+    np.testing.assert_array_equal(traced(X), expected)
+    # Of the value that it had.
+    y = kconv.ops.conv(X, prepared, algorithm="winograd")
+    np.testing.assert_array_equal(y, conv([]))
+
+
+@pytest.mark.parametrize("wrap", (lambda f: f, tf.function), ids=("eager", "graph"))
+def test_prepare_filter_is_used(wrap):
+    prepared = kconv.ops.prepare_filter(W)
+    prepared.prepared = tf.constant(marked(prepared.prepared))
+    function = wrap(lambda x: kconv.ops.conv(x, prepared, algorithm="winograd"))
+    assert not np.any(function(X))

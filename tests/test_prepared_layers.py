@@ -1,10 +1,17 @@
 """Layers and models whose filters are prepared."""
 
+import os
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from problems import Case
+from tensorflow.python.framework.convert_to_constants import (
+    convert_variables_to_constants_v2,
+)
 
 import kconv
 from kconv import native
@@ -61,8 +68,119 @@ def test_layer_of_half_types(dtype):
     layer = make_layer(dtype=dtype, groups=2)
     x = X.astype("float16")
     expected = layer(x)
-    assert layer.prepare()
+    # Mixed, it is a cast of the kernel that convolves.
+    assert layer.prepare() == (dtype == "float16")
     np.testing.assert_array_equal(layer(x), expected)
+
+
+def mark(layer):
+    """Makes results of a prepared layer without a bias 0 where it uses the form."""
+    form = layer._prepared.trackables["prepared"]
+    spoiled = form.numpy()
+    spoiled[128:] = 0
+    form.assign(spoiled)
+
+
+def one_element(kernel):
+    value = kernel.numpy()
+    value[1, 1, 7, 11] += 1
+    return value
+
+
+def step_in_a_graph(layer):
+    optimizer = keras.optimizers.Adam(0.1)
+    optimizer.build(layer.trainable_variables)
+
+    @tf.function
+    def step():
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(layer(X, training=True) ** 2)
+        (gradient,) = tape.gradient(loss, layer.trainable_variables)
+        optimizer.apply_gradients([(gradient, layer.kernel)])
+
+    step()
+
+
+ONE_ELEMENT = {
+    "assign": lambda layer, model: layer.kernel.assign(one_element(layer.kernel)),
+    "set_weights": lambda layer, model: model.set_weights([one_element(layer.kernel)]),
+    "scatter": lambda layer, model: layer.kernel.value.scatter_nd_update(
+        [[1, 1, 7, 11]], [7.0]
+    ),
+    "assign_add": lambda layer, model: layer.kernel.value.assign_add(
+        one_element(layer.kernel) - layer.kernel
+    ),
+    "optimizer": lambda layer, model: step_in_a_graph(layer),
+}
+
+
+@pytest.mark.parametrize("change", ONE_ELEMENT.values(), ids=ONE_ELEMENT)
+def test_any_change_is_seen_at_once(change):
+    layer = make_layer(use_bias=False)
+    model = keras.Sequential([keras.Input((9, 11, 16)), layer])
+    assert layer.prepare()
+    mark(layer)
+    traced = tf.function(layer)
+    functions = (layer, traced, lambda x: model.predict(x, verbose=0))
+    for function in functions:
+        assert not np.any(function(X))
+    before = layer.kernel.numpy()
+    change(layer, model)
+    assert np.any(before != layer.kernel.numpy())
+    fresh = make_layer(use_bias=False)
+    fresh.set_weights(layer.get_weights())
+    for function in functions:
+        np.testing.assert_array_equal(function(X), fresh(X))
+
+
+def test_dtype_policy_that_changes():
+    layer = make_layer()
+    layer.prepare()
+    traced = tf.function(layer)
+    expected = traced(X)
+    layer.dtype_policy = keras.DTypePolicy("mixed_float16")
+    y = layer(X)
+    layer.release()
+    np.testing.assert_array_equal(layer(X), y)
+    np.testing.assert_array_equal(traced(X), expected)
+    assert not layer.prepare()
+
+
+FROZEN_SCRIPT = """
+import sys
+import numpy as np
+import tensorflow as tf
+from kconv import native
+
+native.ops()
+graph = tf.compat.v1.GraphDef.FromString(open(sys.argv[1], "rb").read())
+(x,) = (node.name for node in graph.node if node.op == "Placeholder")
+function = tf.compat.v1.wrap_function(
+    lambda: tf.graph_util.import_graph_def(graph, name=""), []
+)
+function = function.prune(f"{x}:0", sys.argv[3])
+np.save(sys.argv[2], function(tf.constant(np.load(sys.argv[2]))))
+"""
+
+
+def test_frozen_graph(tmp_path):
+    layer = make_layer()
+    layer.prepare()
+    signature = [tf.TensorSpec(X.shape)]
+    traced = tf.function(layer, input_signature=signature).get_concrete_function()
+    frozen = convert_variables_to_constants_v2(traced)
+    (y,) = frozen(tf.constant(X))
+    np.testing.assert_array_equal(y, layer(X))
+    # As on another machine.
+    graph, x = tmp_path / "graph.pb", tmp_path / "x.npy"
+    graph.write_bytes(frozen.graph.as_graph_def().SerializeToString())
+    np.save(x, X)
+    subprocess.run(
+        [sys.executable, "-c", FROZEN_SCRIPT, graph, x, frozen.outputs[0].name],
+        env={**os.environ, "KCONV_MAX_ISA": native.core().isas()[0]},
+        check=True,
+    )
+    np.testing.assert_allclose(np.load(x), layer(X), atol=1e-4)
 
 
 def test_layers_without_a_use():
@@ -89,7 +207,9 @@ def test_prepare_wants_a_layer_that_is_built():
     with pytest.raises(ValueError, match=r"Received: .*built=False"):
         layer.prepare()
     layer(X)
-    with pytest.raises(ValueError, match=r"outside of any tf\.function"):
+    with pytest.raises(
+        ValueError, match=r"outside of any tf\.function.*executing_eagerly=False"
+    ):
         tf.function(layer.prepare)()
 
 
@@ -151,7 +271,7 @@ def test_lora():
     assert not layer.is_prepared
     layer.lora_kernel_b.assign(tf.ones_like(layer.lora_kernel_b))
     expected = layer(X)
-    assert layer.prepare()
+    assert not layer.prepare()
     np.testing.assert_array_equal(layer(X), expected)
 
 
@@ -260,13 +380,15 @@ def test_saving(tmp_path):
     expected = model.predict(X, verbose=0)
     model.save(prepared)
     assert prepared.stat().st_size == pytest.approx(plain.stat().st_size, abs=256)
+    cloned = keras.models.clone_model(model)
     for copy in (
         keras.saving.load_model(prepared),
         kconv.convert(model),
-        keras.models.clone_model(model),
+        cloned,
     ):
         assert kconv.release(copy) == 0
-        copy.set_weights(model.get_weights())
+        if copy is cloned:
+            copy.set_weights(model.get_weights())
         assert np.abs(copy.predict(X, verbose=0) - expected).max() < 1e-4
     assert len(model.weights) == len(keras.saving.load_model(prepared).weights)
     assert kconv.release(model) == 2

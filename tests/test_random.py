@@ -5,6 +5,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from problems import DTYPES, EPILOGUES, PASSES, Case, magnitude
 from reference import assert_accurate
+from tiling import takes
 
 from kconv import native
 
@@ -76,6 +77,8 @@ def test_random_problem(case, dtype, threads, seed, epilogue):
         }
         assert "direct" not in refused
         for algorithm in ["auto", "auto:strict", *core.algorithms()]:
+            if algorithm.startswith("winograd"):
+                assert (algorithm in refused) == (not takes(algorithm, case, dtype))
             if algorithm in refused:
                 continue
             for isa in core.isas():

@@ -262,8 +262,7 @@ class PyProblem {
       error = PreparedError(problem_, ctx.isa, bytes.data(),
                             static_cast<int64_t>(bytes.size()));
       if (!error.empty()) throw py::value_error(error);
-      args.prepared =
-          PreparedFor(*algorithm, problem_, ctx.isa, args.filter, bytes.data());
+      args.prepared = PreparedFor(*algorithm, problem_, ctx.isa, bytes.data());
     }
     const char* failure = nullptr;
     {

@@ -191,6 +191,7 @@ KCONV_ATTRIBUTES(REGISTER_OP("Kconv>Conv")
                      .Input("filter: T")
                      .Input("bias: num_bias * T")
                      .Input("prepared: num_prepared * uint8")
+                     .Input("source: num_prepared * T")
                      .Output("output: T")
                      .Attr("num_bias: int >= 0 = 0")
                      .Attr("num_prepared: int >= 0 = 0")
@@ -200,8 +201,10 @@ KCONV_ATTRIBUTES(REGISTER_OP("Kconv>Conv")
     .Doc(
         "A convolution of one to three spatial dimensions, in groups; with the "
         "bias, if any, added and the activation applied. `prepared` is empty, "
-        "or what Kconv>PrepareFilter made of the filter: it changes no bit of "
-        "the output.");
+        "or what Kconv>PrepareFilter made of `source`. It is used if `source` "
+        "and the filter are one buffer, as they are while a variable of the "
+        "one is assigned a read of the other's and neither has changed since. "
+        "Else the filter alone is read. It changes no bit of the output.");
 
 REGISTER_OP("Kconv>PrepareFilter")
     .Input("filter: T")

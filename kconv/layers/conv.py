@@ -175,13 +175,14 @@ class Conv2D(keras.layers.Conv2D):
         To be called when the weights are loaded. From then on calls without
         `training=True`, and all calls where `trainable` is False, use the prepared
         kernel, in functions that are traced afterwards too. Results keep their bits,
-        and gradients are right. The kernel takes its memory twice.
+        and gradients are right.
 
-        The layer goes back to the kernel alone with `release`, `set_weights`,
-        `load_weights` and `enable_lora`. Where the kernel is assigned in another way,
-        as by an optimizer, each call finds that out by some elements all over it, and
-        uses the new kernel; a change of a few elements may go unseen. So call this
-        again, or `release`, after a change.
+        A change of the kernel, in whatever way and of however few elements, is noticed
+        at once: from then on calls use the kernel itself, until this is called again.
+        The prepared form takes as much memory as the kernel (in float32). After a
+        change the kernel that it was made of is kept as well, until `release`, or until
+        this is called again; `set_weights`, `load_weights` and `enable_lora` release of
+        themselves.
 
         What is prepared is for this process, and no file holds it: a model that is
         saved or exported is as if it were not prepared. (Only a `tf.Module` that holds
@@ -189,7 +190,8 @@ class Conv2D(keras.layers.Conv2D):
         variable then.)
 
         Returns:
-            Whether an algorithm has a use for it. If not, nothing is kept.
+            Whether an algorithm has a use for it, and calls read the kernel's variable:
+            not with a mixed dtype policy or LoRA. If not, nothing is kept.
 
         Raises:
             ValueError: If the layer is not built, or within a `tf.function`.
@@ -197,14 +199,14 @@ class Conv2D(keras.layers.Conv2D):
         if not self.built or not tf.executing_eagerly():
             raise ValueError(
                 "A layer is prepared when it is built, outside of any tf.function. "
-                f"Received: layer={self.name}, built={self.built}"
+                f"Received: layer={self.name}, built={self.built}, "
+                f"executing_eagerly={tf.executing_eagerly()}"
             )
-        prepared = None
-        if self._convolves_by_ops():
-            kernel = keras.ops.cast(self.kernel, self.compute_dtype)
+        if self._convolves_by_ops() and self._reads_its_variable():
             arguments = self.groups, self.strides, self.algorithm
-            prepared = ops.prepare_filter(kernel, *arguments).prepared
-        self._prepared.fill(prepared)
+            self._prepared.fill(ops.prepare_filter(self.kernel, *arguments))
+        else:
+            self._prepared.clear()
         return self.is_prepared
 
     def release(self):
@@ -213,7 +215,7 @@ class Conv2D(keras.layers.Conv2D):
 
     @property
     def is_prepared(self):
-        """Whether calls use a prepared kernel."""
+        """Whether a prepared kernel is held: calls use it until the kernel changes."""
         return bool(self._prepared)
 
     def set_weights(self, weights):
@@ -258,6 +260,15 @@ class Conv2D(keras.layers.Conv2D):
         """Whether no subclass says otherwise."""
         function = getattr(self.convolution_op, "__func__", None)
         return function is Conv2D.convolution_op
+
+    def _reads_its_variable(self):
+        """Whether what convolves is the kernel's variable itself."""
+        kernel = self.kernel
+        return (
+            isinstance(kernel, keras.Variable)
+            and getattr(self, "quantization_mode", None) is None
+            and keras.backend.standardize_dtype(kernel.dtype) == self.compute_dtype
+        )
 
     def _may_fuse(self, inputs):
         """Whether `ops.conv` can do what Keras's `call` would do."""
