@@ -21,6 +21,8 @@ assert core is not None and ops is not None, native.why_missing()
 ALGORITHMS = ("auto", "auto:strict", "winograd", *core.algorithms())
 every_pass = pytest.mark.parametrize("pass_", PASSES)
 
+# No bias, and nothing prepared.
+NOTHING = [], [], []
 PLAIN = {
     "strides": [1, 1],
     "dilations": [1, 1],
@@ -50,7 +52,7 @@ def run(case, pass_, a, b, sizes_dtype=tf.int32, **changes):
     """Runs the op of a pass on operands in the order of `Problem.run`."""
     given = attributes(case, **changes)
     if pass_ == "forward":
-        return ops.kconv_conv(a, b, [], [], [], **given)
+        return ops.kconv_conv(a, b, *NOTHING, **given)
     if pass_ == "input_gradient":
         sizes = tf.constant(case.input_shape, sizes_dtype)
         return ops.kconv_conv_backprop_input(sizes, b, a, **given)
@@ -114,9 +116,7 @@ def test_same_padding_is_tensorflows():
         expected = tf.nn.conv2d(x, w, (stride, 1) if stride == 1 else stride, "SAME")
         if stride > 1:
             given["strides"] = [stride, stride]
-        np.testing.assert_array_equal(
-            ops.kconv_conv(x, w, [], [], [], **given), expected
-        )
+        np.testing.assert_array_equal(ops.kconv_conv(x, w, *NOTHING, **given), expected)
 
 
 def test_same_padding_with_dilation_and_an_empty_axis():
@@ -124,7 +124,7 @@ def test_same_padding_with_dilation_and_an_empty_axis():
     case = Case((9, 0), (4, 3), 2, 3, strides=(2, 1), dilation_rate=(3, 2))
     x, w = case.operands("forward")
     given = attributes(case, padding="SAME", explicit_paddings=[])
-    assert ops.kconv_conv(x, w, [], [], [], **given).shape == (1, 5, 0, 3)
+    assert ops.kconv_conv(x, w, *NOTHING, **given).shape == (1, 5, 0, 3)
     padded = Case(
         (9, 5),
         (4, 3),
@@ -157,13 +157,10 @@ def test_half_types_keep_subnormals():
     given = {**PLAIN, "strides": [1], "dilations": [1]}
     for algorithm in ("auto", "auto:strict", "gemm", "direct"):
         given["algorithm"] = algorithm
-        np.testing.assert_array_equal(
-            ops.kconv_conv(values, one, [], [], [], **given), values
-        )
-        function = tf.function(
-            lambda x, w, given=given: ops.kconv_conv(x, w, [], [], [], **given)
-        )
-        np.testing.assert_array_equal(function(values, one), values)
+        result = ops.kconv_conv(values, one, *NOTHING, **given)
+        np.testing.assert_array_equal(result, values)
+        traced = tf.function(lambda x, w, g=given: ops.kconv_conv(x, w, *NOTHING, **g))
+        np.testing.assert_array_equal(traced(values, one), values)
 
 
 def test_calls_side_by_side():
@@ -198,10 +195,9 @@ def hash_of_results():
                 bits.update(result.numpy().tobytes())
                 if pass_ == "forward":
                     given = attributes(case, algorithm=row["algorithm"])
+                    given |= {"activation": "relu"}
                     bias = [case.bias() * np.float32(scale)]
-                    result = ops.kconv_conv(
-                        a, b, bias, [], [], activation="relu", **given
-                    )
+                    result = ops.kconv_conv(a, b, bias, [], [], **given)
                     bits.update(result.numpy().tobytes())
     return bits.hexdigest()
 
@@ -291,7 +287,7 @@ FORWARD_SHAPES = {
 )
 def test_shape_of_conv(x, w, changes, expected):
     function = tf.function(
-        lambda x, w: ops.kconv_conv(x, w, [], [], [], **{**PLAIN, **changes})
+        lambda x, w: ops.kconv_conv(x, w, *NOTHING, **{**PLAIN, **changes})
     )
     specs = [tf.TensorSpec(shape, tf.float32) for shape in (x, w)]
     assert_output_shape(function, specs, expected)
@@ -497,7 +493,7 @@ def sizes(shape):
 def op_and_operands(pass_, x, w, dy, **given):
     """The op as a function of its operands, and these."""
     op = {
-        "forward": lambda x, w, **given: ops.kconv_conv(x, w, [], [], [], **given),
+        "forward": lambda x, w, **given: ops.kconv_conv(x, w, *NOTHING, **given),
         "input_gradient": ops.kconv_conv_backprop_input,
         "filter_gradient": ops.kconv_conv_backprop_filter,
     }[pass_]
@@ -549,10 +545,10 @@ def test_sizes_are_a_vector_of_the_rank(shape):
 def test_operands_of_one_type():
     x, w = tf.zeros(GOOD["x"]), tf.zeros(GOOD["w"], tf.float64)
     with pytest.raises((tf.errors.InvalidArgumentError, TypeError)):
-        ops.kconv_conv(x, w, [], [], [], **PLAIN)
+        ops.kconv_conv(x, w, *NOTHING, **PLAIN)
     for dtype in (tf.int32, tf.complex64):
         with pytest.raises((tf.errors.InvalidArgumentError, TypeError)):
-            ops.kconv_conv(tf.cast(x, dtype), tf.cast(w, dtype), [], [], [], **PLAIN)
+            ops.kconv_conv(tf.cast(x, dtype), tf.cast(w, dtype), *NOTHING, **PLAIN)
 
 
 def test_memory_that_nobody_has():
@@ -563,10 +559,8 @@ def test_memory_that_nobody_has():
         ops.kconv_conv_backprop_input(sizes([1, 2**47, 1]), one, one, **given)
     given = {**PLAIN, "strides": [1], "dilations": [1], **explicit(2**47, 2**47)}
     with pytest.raises(tf.errors.ResourceExhaustedError):
-        ops.kconv_conv(one, one, [], [], [], **given)
-    assert ops.kconv_conv(
-        one, one, [], [], [], **{**given, **explicit(1, 1)}
-    ).shape == (
+        ops.kconv_conv(one, one, *NOTHING, **given)
+    assert ops.kconv_conv(one, one, *NOTHING, **{**given, **explicit(1, 1)}).shape == (
         1,
         3,
         1,
@@ -578,7 +572,7 @@ def results_without_elements():
     one, empty = tf.zeros((1, 1, 1, 1)), tf.zeros((2**40, 1, 0, 1))
     padded = {**PLAIN, **explicit(2**40, 0, 0, 0)}
     strided = {**PLAIN, "strides": [2**40, 1]}
-    yield lambda: ops.kconv_conv(empty, one, [], [], [], **padded)
+    yield lambda: ops.kconv_conv(empty, one, *NOTHING, **padded)
     yield lambda: ops.kconv_conv_backprop_input(
         sizes((2**40, 2**40, 0, 1)), one, empty, **strided
     )

@@ -18,7 +18,6 @@ winograd::Work WorkOf(int outputs, const Problem& problem, Isa isa) {
 // Fewer channels make the transforms cost more than the products save.
 constexpr int64_t kMinChannels = 4;
 
-
 // What a filter is refused for, whatever the image.
 template <int kOutputs>
 const char* RefuseFilter(const Problem& problem) {
