@@ -12,6 +12,7 @@
 #include "algorithms/gemm/patches.h"
 #include "gemm/gemm.h"
 #include "gemm/panels.h"
+#include "slices.h"
 
 namespace kconv::gemm {
 namespace {
@@ -66,7 +67,10 @@ class FilterGradient {
                          RunTask(task, &scratch);
                        }
                      });
-    if (cut_.slices.count > 1) AddSlices(ctx);
+    if (cut_.slices.count > 1) {
+      AddSlices(partials_, cut_.slices.count, shape_.FilterElements(), filter_,
+                ctx);
+    }
   }
 
  private:
@@ -170,28 +174,6 @@ class FilterGradient {
       }
       p += depth;
     }
-  }
-
-  // Pairwise: slice i takes up i + 1, then i + 2, i + 4, ...
-  void AddSlices(Context* ctx) {
-    constexpr int64_t kChunk = 4096;
-    const int64_t elements = shape_.FilterElements();
-    ctx->ParallelFor(
-        CeilDivide(elements, kChunk), 1e-6 * cut_.slices.count,
-        [&](int64_t begin, int64_t end, int) {
-          const int64_t first = begin * kChunk;
-          const int64_t count = std::min(end * kChunk, elements) - first;
-          for (int64_t step = 1; step < cut_.slices.count; step *= 2) {
-            for (int64_t i = 0; i + step < cut_.slices.count; i += 2 * step) {
-              Sum* to = partials_ + i * elements + first;
-              const Sum* from = to + step * elements;
-              for (int64_t e = 0; e < count; ++e) to[e] += from[e];
-            }
-          }
-          for (int64_t e = 0; e < count; ++e) {
-            Narrow(partials_[first + e], filter_ + first + e);
-          }
-        });
   }
 
   const ConvShape& shape_;

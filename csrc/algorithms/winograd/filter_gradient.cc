@@ -15,6 +15,7 @@
 #include "algorithms/winograd/tiling.h"
 #include "algorithms/winograd/transforms.h"
 #include "algorithms/winograd/winograd.h"
+#include "slices.h"
 
 namespace kconv::winograd {
 namespace {
@@ -191,7 +192,9 @@ class FilterGradient {
                          }
                        });
     }
-    if (shared_.partials != nullptr) AddSlices(ctx);
+    if (shared_.partials != nullptr) {
+      AddSlices(shared_.partials, p_.slices.count, p_.elements, filter_, ctx);
+    }
   }
 
  private:
@@ -327,28 +330,6 @@ class FilterGradient {
         for (int64_t k = 0; k < columns; ++k) row[k] = from[k];
       }
     });
-  }
-
-  // Pairwise: slice i takes up i + 1, then i + 2, i + 4, ...
-  void AddSlices(Context* ctx) {
-    constexpr int64_t kSome = 4096;
-    const int64_t n = p_.slices.count;
-    ctx->ParallelFor(
-        CeilDivide(p_.elements, kSome), 1e-6 * static_cast<double>(n),
-        [&](int64_t begin, int64_t end, int) {
-          const int64_t first = begin * kSome;
-          const int64_t count = std::min(end * kSome, p_.elements) - first;
-          for (int64_t step = 1; step < n; step *= 2) {
-            for (int64_t i = 0; i + step < n; i += 2 * step) {
-              float* to = shared_.partials + i * p_.elements + first;
-              const float* from = to + step * p_.elements;
-              for (int64_t e = 0; e < count; ++e) to[e] += from[e];
-            }
-          }
-          for (int64_t e = 0; e < count; ++e) {
-            Narrow(shared_.partials[first + e], filter_ + first + e);
-          }
-        });
   }
 
   const ConvShape& shape_;
