@@ -81,6 +81,13 @@ class Axis {
     return c;
   }
 
+  // Most places, in steps of a class, that `count` written ones of it read.
+  int64_t MostReads(int64_t count) const {
+    const int64_t taps_apart = stride_ / common_;
+    return is_transposed_ ? count - 1 + CeilDivide(kernel_, taps_apart)
+                          : taps_apart * (count - 1) + kernel_;
+  }
+
   // What one written place sums.
   Reach At(int64_t place) const {
     Reach r = Unclipped(place);

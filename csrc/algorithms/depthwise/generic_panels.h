@@ -1,0 +1,70 @@
+// Gathering into panels and back. Part of generic.h.
+
+#ifndef KCONV_ALGORITHMS_DEPTHWISE_GENERIC_PANELS_H_
+#define KCONV_ALGORITHMS_DEPTHWISE_GENERIC_PANELS_H_
+
+#include "algorithms/depthwise/depthwise.h"
+#include "simd.h"
+
+namespace kconv::depthwise {
+namespace {
+
+// Lanes [lane, lane + kMost) of planes, column by column: what is read and what
+// is written both stay in a few cache lines.
+constexpr int64_t kSomeColumns = 16;
+
+template <typename Element>
+void Gather(const Columns<const Element>& c, SumType<Element>* panel,
+            int64_t lanes) {
+  using Sum = SumType<Element>;
+  for (int64_t j = 0; c.used < lanes && j < c.count; ++j) {
+    for (int64_t l = c.used; l < lanes; ++l) panel[j * lanes + l] = Sum(0);
+  }
+  if (c.channel == 1 && c.repeat == 1) {
+    for (int64_t j = 0; j < c.count; ++j) {
+      const Element* from = c.tensor + j * c.pitch;
+      Sum* to = panel + j * lanes;
+      for (int64_t l = 0; l < c.used; ++l) to[l] = Widen(from[l]);
+    }
+    return;
+  }
+  for (int64_t first = 0; first < c.count; first += kSomeColumns) {
+    const int64_t end = Min(first + kSomeColumns, c.count);
+    for (int64_t l = 0; l < c.used; ++l) {
+      const Element* from = c.tensor + (l + c.skip) / c.repeat * c.channel;
+      for (int64_t j = first; j < end; ++j) {
+        panel[j * lanes + l] = Widen(from[j * c.pitch]);
+      }
+    }
+  }
+}
+
+template <typename Element>
+void Scatter(const Columns<Element>& c, const SumType<Element>* panel,
+             int64_t lanes) {
+  using Sum = SumType<Element>;
+  if (c.channel == 1 && c.repeat == 1) {
+    for (int64_t j = 0; j < c.count; ++j) {
+      Element* to = c.tensor + j * c.pitch;
+      const Sum* from = panel + j * lanes;
+      for (int64_t l = 0; l < c.used; ++l) Narrow(from[l], to + l);
+    }
+    return;
+  }
+  for (int64_t first = 0; first < c.count; first += kSomeColumns) {
+    const int64_t end = Min(first + kSomeColumns, c.count);
+    for (int64_t l = 0; l < c.used; l += c.repeat) {
+      Element* to = c.tensor + l / c.repeat * c.channel;
+      for (int64_t j = first; j < end; ++j) {
+        Sum sum = panel[j * lanes + l];
+        for (int64_t r = 1; r < c.repeat; ++r) sum += panel[j * lanes + l + r];
+        Narrow(sum, to + j * c.pitch);
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace kconv::depthwise
+
+#endif  // KCONV_ALGORITHMS_DEPTHWISE_GENERIC_PANELS_H_

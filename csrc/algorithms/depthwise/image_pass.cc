@@ -1,0 +1,202 @@
+// Forward pass and input gradient, which differ in where a place reads
+// (axis.h).
+
+#include <type_traits>
+
+#include "algorithms/depthwise/operand.h"
+#include "algorithms/depthwise/passes.h"
+#include "algorithms/depthwise/plan.h"
+
+namespace kconv::depthwise {
+namespace {
+
+// What a worker needs, in elements, each part whole cache lines.
+struct Sizes {
+  int64_t weights, bias, read, written;
+
+  Sizes(const Problem& problem, const Plan& plan)
+      : weights(problem.shape.KernelTaps() * plan.chunks.Lanes()),
+        bias(plan.chunks.Lanes()),
+        read(plan.input_panel),
+        written(plan.output_panel) {
+    if (problem.pass == Pass::kInputGradient) std::swap(read, written);
+    for (int64_t* part : {&weights, &bias, &read, &written}) {
+      *part = RoundUp(*part, 16);
+    }
+  }
+
+  int64_t Sum() const { return weights + bias + read + written; }
+};
+
+template <typename Element>
+class ImagePass {
+ public:
+  using Sum = SumType<Element>;
+
+  ImagePass(const Problem& problem, const ConvArgs& args, Context* ctx)
+      : problem_(problem),
+        plan_(problem, ctx->isa),
+        sizes_(problem, plan_),
+        kernels_(KernelsFor(ctx->isa)),
+        kernel_(KernelOf<Sum>(kernels_)),
+        transposed_(problem.pass == Pass::kInputGradient),
+        read_(problem.shape, !transposed_, plan_, kernels_,
+              transposed_ ? args.output : args.input),
+        written_(problem.shape, transposed_, plan_, kernels_,
+                 transposed_ ? args.input : args.output),
+        filter_(static_cast<const Element*>(args.filter)),
+        bias_(static_cast<const Element*>(args.bias)),
+        workspace_(static_cast<Sum*>(ctx->workspace)) {}
+
+  void Run(Context* ctx) {
+    ctx->isa_ran = kernel_.isa;
+    const int64_t tasks = plan_.chunks.Count() * plan_.boxes;
+    if (tasks == 0) return;
+    const double seconds =
+        problem_.Macs() / static_cast<double>(tasks) / kMacsPerSecond;
+    ctx->ParallelFor(tasks, seconds,
+                     [&](int64_t begin, int64_t end, int worker) {
+                       RunTasks(begin, end, worker);
+                     });
+  }
+
+ private:
+  struct Scratch {
+    Sum *weights, *bias, *read, *written;
+  };
+
+  void RunTasks(int64_t begin, int64_t end, int worker) const {
+    Scratch scratch;
+    scratch.weights = workspace_ + worker * sizes_.Sum();
+    scratch.bias = scratch.weights + sizes_.weights;
+    scratch.read = scratch.bias + sizes_.bias;
+    scratch.written = scratch.read + sizes_.read;
+    int64_t packed = -1;
+    for (int64_t task = begin; task < end; ++task) {
+      const int64_t number = task / plan_.boxes;
+      const Chunk chunk = plan_.chunks.Get(number);
+      if (number != packed) {
+        Pack(chunk, scratch);
+        packed = number;
+      }
+      const Box box = plan_.GetBox(task % plan_.boxes);
+      if (box.rows.Size() == 0) continue;
+      for (int64_t i = 0; i < plan_.columns.axis().classes(); ++i) {
+        const Band columns = plan_.columns.Get(i, box.column_block);
+        if (columns.Size() > 0) RunBox(chunk, box, columns, scratch);
+      }
+    }
+  }
+
+  void Pack(const Chunk& chunk, const Scratch& scratch) const {
+    const ConvShape& s = problem_.shape;
+    PackFilter(filter_, s.KernelTaps(), s.out_channels, chunk, plan_.lanes,
+               written_.panels, scratch.weights);
+    if (bias_ != nullptr) {
+      PackFilter(bias_, 1, s.out_channels, chunk, plan_.lanes, written_.panels,
+                 scratch.bias);
+    }
+  }
+
+  void RunBox(const Chunk& chunk, const Box& box, const Band& columns,
+              const Scratch& scratch) const {
+    const ConvShape& s = problem_.shape;
+    const Reach depth = plan_.depth.At(box.depth);
+    Grid grid;
+    grid.Set(0, depth.from, std::max<int64_t>(depth.step, 1), depth.taps);
+    grid.SetReads(1, box.rows);
+    grid.SetReads(2, columns);
+    const Source<Element> source(read_, box.image, grid, chunk, scratch.read);
+
+    ImageRow<Sum> row;
+    row.read_z = source.Unit(0);
+    row.read_y = source.Unit(1);
+    row.stride = columns.places.stride;
+    row.weights_vector = s.KernelTaps() * plan_.lanes;
+    const int64_t step[3] = {s.kernel[1] * s.kernel[2] * plan_.lanes,
+                             s.kernel[2] * plan_.lanes, plan_.lanes};
+    row.columns = columns.Size();
+    row.vectors = CeilDivide(chunk.count, plan_.lanes);
+    row.bias = bias_ == nullptr ? nullptr : scratch.bias;
+    row.activation = problem_.epilogue.activation;
+    for (int64_t j = box.rows.begin; j < box.rows.end; ++j) {
+      const AxisClass& places = box.rows.places;
+      const int64_t y = places.first + places.pitch * j;
+      const Reach height = plan_.rows.axis().At(y);
+      // The first row of taps that exists, as a row of the grid.
+      const int64_t first =
+          height.taps == 0 ? 0 : (height.from - grid.from[1]) / grid.step[1];
+      row.read = source.Row(0, first);
+      row.taps[0] = depth.taps;
+      row.taps[1] = height.taps;
+      row.taps[2] = columns.places.taps;
+      row.weights_step[0] = depth.tap_step * step[0];
+      row.weights_step[1] = height.tap_step * step[1];
+      row.weights_step[2] = columns.places.tap_step * step[2];
+      row.weights = scratch.weights + depth.tap * step[0] +
+                    height.tap * step[1] + columns.places.tap * step[2];
+      Write(chunk, box, y, columns, scratch, &row);
+    }
+  }
+
+  void Write(const Chunk& chunk, const Box& box, int64_t y, const Band& columns,
+             const Scratch& scratch, ImageRow<Sum>* row) const {
+    Element* to =
+        written_.data + box.image * written_.image +
+        box.depth * written_.stride[0] + y * written_.stride[1] +
+        (columns.places.first + columns.places.pitch * columns.begin) *
+            written_.stride[2] +
+        chunk.first / written_.repeat * written_.channel;
+    const int64_t pitch = columns.places.pitch * written_.stride[2];
+    if (!written_.NeedsPanel(chunk)) {
+      if constexpr (std::is_same_v<Element, Sum>) {
+        row->to = to;
+        row->to_pitch = pitch;
+        kernel_.image(*row);
+        return;
+      }
+    }
+    row->to = scratch.written;
+    row->to_pitch = row->vectors * plan_.lanes;
+    kernel_.image(*row);
+    Columns<Element> back;
+    back.tensor = to;
+    back.pitch = pitch;
+    back.channel = written_.channel;
+    back.count = row->columns;
+    back.used = chunk.count;
+    back.repeat = written_.repeat;
+    back.skip = 0;
+    written_.panels.scatter(back, scratch.written, row->to_pitch);
+  }
+
+  const Problem& problem_;
+  const Plan plan_;
+  const Sizes sizes_;
+  const Kernels& kernels_;
+  const Kernel<Sum>& kernel_;
+  const bool transposed_;
+  const Operand<Element> read_, written_;
+  const Element* filter_;
+  const Element* bias_;
+  Sum* workspace_;
+};
+
+}  // namespace
+
+int64_t ImagePassWorkspace(const Problem& problem, Isa isa, int threads) {
+  return threads * Sizes(problem, Plan(problem, isa)).Sum() *
+         (problem.dtype == DType::kFloat64 ? 8 : 4);
+}
+
+template <typename Element>
+void RunImagePass(const Problem& problem, const ConvArgs& args, Context* ctx) {
+  ImagePass<Element>(problem, args, ctx).Run(ctx);
+}
+
+template void RunImagePass<float>(const Problem&, const ConvArgs&, Context*);
+template void RunImagePass<double>(const Problem&, const ConvArgs&, Context*);
+template void RunImagePass<BFloat16>(const Problem&, const ConvArgs&, Context*);
+template void RunImagePass<Float16>(const Problem&, const ConvArgs&, Context*);
+
+}  // namespace kconv::depthwise
