@@ -20,14 +20,15 @@ namespace kconv::depthwise {
 // weights, sums and one pixel fill the 16 registers of AVX2.
 inline constexpr int64_t kMostTaps = 7;
 
-// A row of a tensor that is read. Column u of it, `pitch` elements behind the
-// one before, begins at data + offset + u pitch, and exists for low <= u <
-// high.
+// A row of a tensor that is read. Column u of it begins at data + offset + u
+// pitch, and exists for low <= u < high; further vectors of channels lie
+// `vector` elements behind one another.
 template <typename T>
 struct ReadRow {
   const T* data;
   int64_t offset;
   int64_t pitch;
+  int64_t vector;
   int64_t low, high;
 };
 
@@ -36,8 +37,8 @@ struct ReadRow {
 //   to[j] = sum over taps (z, y, x) of weights[z][y][x] read[z][y][stride j +
 //   x]
 //
-// for `vectors` vectors of channels, which follow one another in all tensors
-// but the weights. Every tap (z, y) exists.
+// for `vectors` vectors of channels, which follow one another in what is
+// written. Every tap (z, y) exists.
 template <typename T>
 struct ImageRow {
   ReadRow<T> read;
@@ -53,6 +54,10 @@ struct ImageRow {
   int64_t vectors;
   const T* bias;  // or null
   Activation activation;
+  // Rows that the next call will read and this one does not, to be fetched into
+  // the cache: how many, elements from the first row read to the first of them,
+  // and from the row written to the next.
+  int64_t fetch_rows, fetch, fetch_to;
 };
 
 // Some rows of the sums of a filter gradient, one vector of channels:
@@ -72,6 +77,9 @@ struct FilterRows {
   int64_t rows, columns;
   T* sums;
   int64_t sums_y;  // elements from a row of taps to the next
+  // As in ImageRow, of the next rows: elements from each row of what is read
+  // and of the gradient to the one to be fetched with it.
+  int64_t fetch_rows, fetch, fetch_gradient;
 };
 
 // Rows of taps whose sums fit the registers together.

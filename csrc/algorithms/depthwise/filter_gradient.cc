@@ -200,22 +200,29 @@ class FilterGradient {
     p.stride = columns.places.stride;
     p.taps_y = count;
     const ReadRow<Sum> from = gradient.Row(0, some.begin);
-    p.gradient = from.data + from.offset + vector * plan_.lanes;
+    p.gradient = from.data + from.offset + vector * from.vector;
     p.gradient_row = gradient.Unit(1);
     p.gradient_pitch = gradient.Unit(2);
     p.rows = some.end - some.begin;
     p.columns = columns.Size();
     p.sums_y = taps * plan_.lanes;
+    const bool fetches = z == 0 && tap == 0 && !input_.is_gathered &&
+                         vector * plan_.lanes * int64_t{sizeof(Sum)} % 64 == 0;
+    p.fetch_rows = fetches ? stride : 0;
+    p.fetch =
+        (stride * (rows.Size() - 1) + problem_.shape.kernel[1]) * input.Unit(1);
+    p.fetch_gradient = rows.Size() * p.gradient_row;
     const int64_t pieces = CeilDivide(taps, kMostTaps);
     for (int64_t i = 0; i < pieces; ++i) {
       const int64_t first = i * taps / pieces;
       p.taps_x = (i + 1) * taps / pieces - first;
       p.read = input.Row(z, stride * some.begin + tap);
-      p.read.offset += first * p.read.pitch + vector * plan_.lanes;
+      p.read.offset += first * p.read.pitch + vector * p.read.vector;
       p.read.low -= first;
       p.read.high -= first;
       p.sums = sums + first * plan_.lanes;
       kernel_.filter(p);
+      p.fetch_rows = 0;
     }
   }
 

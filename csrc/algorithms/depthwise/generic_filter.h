@@ -91,6 +91,24 @@ class FilterKernel {
     }
   }
 
+  template <int kColumns>
+  static inline __attribute__((always_inline)) void Fetch(
+      const FilterRows<T>& p, int64_t row, int64_t column) {
+    const T* gradient = p.gradient + row * p.gradient_row + p.fetch_gradient +
+                        column * p.gradient_pitch;
+#pragma GCC unroll 8
+    for (int c = 0; c < kColumns; ++c) {
+      __builtin_prefetch(gradient + c * p.gradient_pitch);
+    }
+    const T* from = p.read.data + p.read.offset + row * p.read_row + p.fetch +
+                    p.stride * column * p.read.pitch;
+    for (int64_t y = 0; y < p.fetch_rows; ++y) {
+      for (int64_t i = 0; i < kColumns * p.stride; ++i) {
+        __builtin_prefetch(from + y * p.read_y + i * p.read.pitch);
+      }
+    }
+  }
+
   template <int kTaps, int kRows, int kStride>
   static void Sum(const FilterRows<T>& p) {
     constexpr int kColumns = kStride == 0 ? 1 : kTaps <= 5 ? 4 : 7;
@@ -107,6 +125,7 @@ class FilterKernel {
       int64_t column = 0;
       for (; column + kColumns <= p.columns; column += kColumns) {
         const int64_t first = p.stride * column;
+        if (p.fetch_rows > 0) Fetch<kColumns>(p, row, column);
         if (first >= p.read.low && first + kReads <= p.read.high) {
           Add<kTaps, kRows, kStride, kColumns, false>(p, row, column, sum);
         } else {

@@ -65,6 +65,8 @@ class ImageKernel {
   static constexpr int kBlock = kBytes == 64 ? 14 : 7;
   static constexpr int kSmallBlock = 4;
 
+  static constexpr int kVectorsOfLine = kBytes < 64 ? 64 / kBytes : 1;
+
   // Where a block begins in what is read.
   struct Place {
     const T* weights;
@@ -76,7 +78,7 @@ class ImageKernel {
         : weights(p.weights + vector * p.weights_vector +
                   tap * p.weights_step[2]),
           at(p.read.offset + (p.stride * column + tap) * p.read.pitch +
-             vector * S::kLanes),
+             vector * p.read.vector),
           low(p.read.low - p.stride * column - tap),
           span(p.read.high - p.read.low) {}
 
@@ -116,6 +118,27 @@ class ImageKernel {
           }
         }
       }
+    }
+  }
+
+  // Images are as good as never in the first-level cache, and columns lie too
+  // far apart for the processor to see what comes next.
+  template <int kStride, int kColumns>
+  static inline __attribute__((always_inline)) void Fetch(const ImageRow<T>& p,
+                                                          const Place& place,
+                                                          int64_t column,
+                                                          int64_t vector) {
+    for (int64_t row = 0; row < p.fetch_rows; ++row) {
+      const T* from = p.read.data + place.at + p.fetch + row * p.read_y;
+#pragma GCC unroll 32
+      for (int i = 0; i < kColumns * kStride; ++i) {
+        __builtin_prefetch(from + i * p.read.pitch);
+      }
+    }
+    const T* to = p.to + p.fetch_to + column * p.to_pitch + vector * S::kLanes;
+#pragma GCC unroll 16
+    for (int c = 0; c < kColumns; ++c) {
+      __builtin_prefetch(to + c * p.to_pitch, 1);
     }
   }
 
@@ -167,6 +190,9 @@ class ImageKernel {
       for (int64_t vector = 0; vector < p.vectors; ++vector) {
         V sum[kColumns] = {};
         const Place place(p, column, vector, 0);
+        if (vector % kVectorsOfLine == 0 && p.fetch_rows > 0) {
+          Fetch<kStride, kColumns>(p, place, column, vector);
+        }
         Add<kTaps, kStride, kColumns, kClip>(p, place, sum);
         Put<kColumns>(p, bounds, column, vector, sum);
       }

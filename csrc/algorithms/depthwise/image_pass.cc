@@ -119,8 +119,10 @@ class ImagePass {
     row.vectors = CeilDivide(chunk.count, plan_.lanes);
     row.bias = bias_ == nullptr ? nullptr : scratch.bias;
     row.activation = problem_.epilogue.activation;
+    const AxisClass& places = box.rows.places;
+    row.fetch_rows = read_.NeedsPanel(chunk) ? 0 : places.stride;
+    row.fetch_to = places.pitch * written_.stride[1];
     for (int64_t j = box.rows.begin; j < box.rows.end; ++j) {
-      const AxisClass& places = box.rows.places;
       const int64_t y = places.first + places.pitch * j;
       const Reach height = plan_.rows.axis().At(y);
       // The first row of taps that exists, as a row of the grid.
@@ -129,6 +131,7 @@ class ImagePass {
       row.read = source.Row(0, first);
       row.taps[0] = depth.taps;
       row.taps[1] = height.taps;
+      row.fetch = height.taps * row.read_y;
       row.taps[2] = columns.places.taps;
       row.weights_step[0] = depth.tap_step * step[0];
       row.weights_step[1] = height.tap_step * step[1];
@@ -158,6 +161,7 @@ class ImagePass {
     }
     row->to = scratch.written;
     row->to_pitch = row->vectors * plan_.lanes;
+    row->fetch_rows = 0;
     kernel_.image(*row);
     Columns<Element> back;
     back.tensor = to;

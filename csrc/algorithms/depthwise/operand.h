@@ -75,7 +75,7 @@ struct Operand {
           const Kernels& kernels, void* data)
       : data(static_cast<Element*>(data)),
         repeat(is_input ? plan.repeat : 1),
-        is_gathered(is_input ? plan.gathers_input : plan.gathers_output),
+        is_gathered(is_input ? plan.panels_of_input : plan.panels_of_output),
         panels(PanelsOf<Element>(kernels)),
         lanes(plan.lanes) {
     const bool last = s.layout == Layout::kChannelsLast;
@@ -114,34 +114,38 @@ class Source {
           row_.offset += grid.from[i] * operand.stride[i];
         }
         row_.pitch = unit_[2];
+        row_.vector = operand.lanes;
         return;
       }
     }
-    const int64_t lanes = RoundUp(chunk.count, operand.lanes);
+    // [vector][depth][row][column][lane]
     row_.data = panel;
     row_.offset = 0;
-    row_.pitch = unit_[2] = lanes;
-    unit_[1] = lanes * grid.count[2];
+    row_.pitch = unit_[2] = operand.lanes;
+    unit_[1] = unit_[2] * grid.count[2];
     unit_[0] = unit_[1] * grid.count[1];
+    row_.vector = unit_[0] * grid.count[0];
     Columns<const Element> columns;
     columns.pitch = grid.step[2] * operand.stride[2];
     columns.channel = operand.channel;
     columns.count = high_[2] - low_[2];
-    columns.used = chunk.count;
     columns.repeat = operand.repeat;
-    columns.skip = chunk.first % operand.repeat;
-    const Element* from = operand.data + image * operand.image +
-                          chunk.first / operand.repeat * operand.channel;
+    if (columns.count <= 0) return;
     for (int64_t z = low_[0]; z < high_[0]; ++z) {
       for (int64_t y = low_[1]; y < high_[1]; ++y) {
-        columns.tensor =
-            from + (grid.from[0] + z * grid.step[0]) * operand.stride[0] +
+        const Element* from =
+            operand.data + image * operand.image +
+            (grid.from[0] + z * grid.step[0]) * operand.stride[0] +
             (grid.from[1] + y * grid.step[1]) * operand.stride[1] +
             (grid.from[2] + low_[2] * grid.step[2]) * operand.stride[2];
-        if (columns.count > 0) {
-          operand.panels.gather(
-              columns, panel + z * unit_[0] + y * unit_[1] + low_[2] * lanes,
-              lanes);
+        Sum* to = panel + z * unit_[0] + y * unit_[1] + low_[2] * unit_[2];
+        for (int64_t i = 0; i < chunk.count; i += operand.lanes) {
+          const int64_t filter = chunk.first + i;
+          columns.tensor = from + filter / operand.repeat * operand.channel;
+          columns.skip = filter % operand.repeat;
+          columns.used = std::min(operand.lanes, chunk.count - i);
+          operand.panels.gather(columns, to, operand.lanes);
+          to += row_.vector;
         }
       }
     }

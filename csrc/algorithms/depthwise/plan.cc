@@ -1,5 +1,7 @@
 #include "algorithms/depthwise/plan.h"
 
+#include <limits>
+
 #include "algorithms/depthwise/depthwise.h"
 
 namespace kconv::depthwise {
@@ -11,19 +13,28 @@ constexpr int64_t kLine = 64;  // bytes of a cache line
 // taps reads in the second.
 constexpr int64_t kWeightBytes = 16 << 10;
 constexpr int64_t kRowBytes = 128 << 10;
-// What a box of the filter gradient reads, and a panel holds, stays in the
-// second level.
+
+// Of the filter gradient: what a box reads of both tensors stays in the second
+// level or, of one vector of channels, the rows that a row of taps meets in the
+// first.
 constexpr int64_t kBoxBytes = 160 << 10;
+constexpr int64_t kVectorBytes = 28 << 10;
 // Places summed into one number, before that goes into a larger sum.
 constexpr int64_t kBoxPlaces = 1024;
+
+constexpr int64_t kPanelBytes = 192 << 10;
+constexpr int64_t kMostPanelBytes = 1 << 20;  // where one row takes more
+
+// With as many taps what is read is read often, and pixels that lie a power of
+// two apart would fall into few sets of the cache: a panel pays.
+constexpr int64_t kManyTaps = 50;
 
 // Enough boxes and slices for the cores of a large machine.
 constexpr int64_t kWantedBoxes = 64;
 constexpr int64_t kWantedSlices = 32;
 
 constexpr int64_t kMostColumns = 1024;
-constexpr int64_t kMostGatheredColumns = 256;
-constexpr int64_t kMostPanelBytes = 1 << 20;  // if one column is no more
+constexpr int64_t kMostPanelColumns = 256;
 
 int64_t Bytes(const Problem& problem) {
   return problem.dtype == DType::kFloat64 ? 8 : 4;
@@ -35,9 +46,14 @@ int64_t LanesOf(const Problem& problem, Isa isa) {
                                           : kernels.float32.lanes;
 }
 
-bool IsGathered(const Problem& problem) {
-  return problem.shape.layout == Layout::kChannelsFirst ||
-         problem.dtype == DType::kBFloat16 || problem.dtype == DType::kFloat16;
+// Whether channels of a pixel are the lanes of a vector.
+bool LiesInLanes(const Problem& problem) {
+  return problem.shape.layout == Layout::kChannelsLast &&
+         (problem.dtype == DType::kFloat32 || problem.dtype == DType::kFloat64);
+}
+
+bool IsReadOften(const Problem& problem) {
+  return problem.shape.KernelTaps() >= kManyTaps;
 }
 
 }  // namespace
@@ -48,85 +64,95 @@ Plan::Plan(const Problem& problem, Isa isa)
       columns(Axis(problem.shape, problem.pass, 2), kMostColumns),
       lanes(LanesOf(problem, isa)),
       repeat(problem.shape.GroupOutChannels()),
-      gathers_input(IsGathered(problem) || repeat > 1),
-      gathers_output(IsGathered(problem)) {
+      panels_of_input(
+          !LiesInLanes(problem) || repeat > 1 ||
+          (IsReadOften(problem) && problem.pass != Pass::kInputGradient)),
+      panels_of_output(
+          !LiesInLanes(problem) ||
+          (IsReadOften(problem) && problem.pass != Pass::kForward)) {
   const ConvShape& s = problem.shape;
-  const int64_t bytes = Bytes(problem);
-  const int64_t line = std::max(lanes, kLine / bytes);
-  const int64_t filters = s.out_channels;
   const bool transposed = problem.pass == Pass::kInputGradient;
-  const bool sums = problem.pass == Pass::kFilterGradient;
-  const bool gathers = gathers_input || gathers_output || filters % lanes != 0;
-  const int64_t taps = s.KernelTaps();
-  if (gathers) {
+  const int64_t line = std::max(lanes, kLine / Bytes(problem));
+  if (panels_of_input || panels_of_output || s.out_channels % lanes != 0) {
     // Wide strides skip much of what a panel holds.
-    int64_t most = kMostGatheredColumns;
+    int64_t most = kMostPanelColumns;
     const int64_t reads = s.kernel[0] * rows.axis().MostReads(1);
-    while (most > 1 && reads * columns.axis().MostReads(most) * line * bytes >
-                           kMostPanelBytes) {
+    while (most > 1 &&
+           reads * columns.axis().MostReads(most) * line * Bytes(problem) >
+               kMostPanelBytes) {
       most /= 2;
     }
     columns = Bands(columns.axis(), most);
   }
-
-  int64_t most = line;
-  if (!gathers_input && !gathers_output) {
-    const int64_t row =
-        s.kernel[0] * rows.axis().MostReads(1) * columns.MostReads() * bytes;
-    most = std::min(kWeightBytes / (taps * bytes),
-                    kRowBytes / std::max<int64_t>(row, 1));
-    most = std::max(most / line * line, line);
-  }
+  const int64_t most = std::max(ChunkLanes(problem) / line * line, line);
   chunks = transposed && repeat > 1
-               ? Chunks::OfChannels(filters, repeat, most, lanes)
-               : Chunks(filters, most, lanes);
-
-  // Lanes of a panel: of any chunk, or only of the one that fills no vector.
-  const bool aligned = filters % lanes == 0;
-  const int64_t input_lanes = gathers_input ? chunks.Lanes()
-                              : aligned     ? 0
-                                            : lanes;
-  const int64_t output_lanes = gathers_output || (transposed && repeat > 1)
-                                   ? chunks.Lanes()
-                               : aligned ? 0
-                                         : lanes;
-  const int64_t read_lanes = transposed ? output_lanes : input_lanes;
-  const int64_t written_lanes = transposed ? input_lanes : output_lanes;
-  const int64_t columns_read = columns.MostReads();
-  const int64_t length = CeilDivide(
-      rows.axis().written(), std::max<int64_t>(1, rows.axis().classes()));
-
-  int64_t size = 1;
-  auto box_bytes = [&](int64_t some) {
-    const int64_t read =
-        s.kernel[0] * rows.axis().MostReads(some) * columns_read;
-    if (sums) {
-      return (read + some * columns.size()) * chunks.Lanes() * bytes;
-    }
-    return read * read_lanes * bytes;
-  };
-  const int64_t all_rows = s.batch * depth.written() * rows.axis().written() *
-                           columns.blocks() * (sums ? 1 : chunks.Count());
-  const int64_t wanted = sums
-                             ? std::max<int64_t>(1, kBoxPlaces / columns.size())
-                             : std::max<int64_t>(2, all_rows / kWantedBoxes);
-  while (size < std::min(wanted, length) && box_bytes(size + 1) <= kBoxBytes) {
-    ++size;
-  }
-  rows = Bands(rows.axis(), size);
+               ? Chunks::OfChannels(s.out_channels, repeat, most, lanes)
+               : Chunks(s.out_channels, most, lanes);
+  rows = Bands(rows.axis(), BoxRows(problem));
   boxes = s.batch * depth.written() * rows.axis().classes() * rows.blocks() *
           columns.blocks();
-
-  const int64_t read_places = s.kernel[0] * rows.MostReads() * columns_read;
-  const int64_t written_places = (sums ? rows.size() : 1) * columns.size();
-  const int64_t read_panel = RoundUp(read_places * read_lanes, line);
-  const int64_t written_panel = RoundUp(written_places * written_lanes, line);
-  input_panel = transposed ? written_panel : read_panel;
-  output_panel = transposed ? read_panel : written_panel;
-  if (sums) {
+  SizePanels(problem);
+  if (problem.pass == Pass::kFilterGradient) {
     slices = Split(
         boxes, std::min(boxes, CeilDivide(kWantedSlices, chunks.Count())), 1);
   }
+}
+
+int64_t Plan::ChunkLanes(const Problem& problem) const {
+  if (panels_of_input || panels_of_output) return 0;
+  const int64_t row = problem.shape.kernel[0] * rows.axis().MostReads(1) *
+                      columns.MostReads() * Bytes(problem);
+  return std::min(kWeightBytes / (problem.shape.KernelTaps() * Bytes(problem)),
+                  kRowBytes / std::max<int64_t>(row, 1));
+}
+
+// Rows of a box: as many as make enough boxes, and fit.
+int64_t Plan::BoxRows(const Problem& problem) const {
+  const ConvShape& s = problem.shape;
+  const int64_t bytes = Bytes(problem);
+  const bool in_panels = panels_of_input || panels_of_output;
+  int64_t wanted, most_bytes;
+  if (problem.pass == Pass::kFilterGradient) {
+    wanted = kBoxPlaces / columns.size();
+    most_bytes = kBoxBytes;
+    if (in_panels) {
+      wanted =
+          std::min(wanted, kVectorBytes / (2 * columns.size() * lanes * bytes));
+    }
+  } else {
+    const int64_t all = s.batch * depth.written() * rows.axis().written() *
+                        columns.blocks() * chunks.Count();
+    wanted = std::max<int64_t>(2, all / kWantedBoxes);
+    most_bytes = in_panels ? kPanelBytes : std::numeric_limits<int64_t>::max();
+  }
+  const int64_t longest = CeilDivide(
+      rows.axis().written(), std::max<int64_t>(1, rows.axis().classes()));
+  wanted = std::min(wanted, longest);
+  int64_t size = 1;
+  while (size < wanted) {
+    const int64_t reads =
+        s.kernel[0] *
+        std::min(rows.axis().MostReads(size + 1), rows.axis().read()) *
+        std::min(columns.MostReads(), columns.axis().read());
+    if (reads * chunks.Lanes() * bytes > most_bytes) break;
+    ++size;
+  }
+  return size;
+}
+
+void Plan::SizePanels(const Problem& problem) {
+  const bool transposed = problem.pass == Pass::kInputGradient;
+  // Of any chunk, or only of the one that fills no vector.
+  const int64_t of_any = problem.shape.out_channels % lanes == 0 ? 0 : lanes;
+  const int64_t input = panels_of_input ? chunks.Lanes() : of_any;
+  const int64_t output =
+      panels_of_output || (transposed && repeat > 1) ? chunks.Lanes() : of_any;
+  const int64_t reads =
+      problem.shape.kernel[0] * rows.MostReads() * columns.MostReads();
+  const bool sums = problem.pass == Pass::kFilterGradient;
+  const int64_t writes = (sums ? rows.size() : 1) * columns.size();
+  input_panel = input * (transposed ? writes : reads);
+  output_panel = output * (transposed ? reads : writes);
 }
 
 }  // namespace kconv::depthwise

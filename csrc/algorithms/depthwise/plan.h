@@ -107,8 +107,8 @@ struct Plan {
   int64_t boxes;
   int64_t lanes;   // of a vector
   int64_t repeat;  // filters of a channel
-  // Which tensors are gathered into panels, whatever the chunk: input, output.
-  bool gathers_input, gathers_output;
+  // Which tensors go by way of panels, whatever the chunk.
+  bool panels_of_input, panels_of_output;
   int64_t input_panel, output_panel;  // elements, 0 for none
   Split slices;                       // boxes; of the filter gradient only
 
@@ -126,6 +126,11 @@ struct Plan {
     box.image = i / depth.written();
     return box;
   }
+
+ private:
+  int64_t ChunkLanes(const Problem& problem) const;
+  int64_t BoxRows(const Problem& problem) const;
+  void SizePanels(const Problem& problem);
 };
 
 }  // namespace kconv::depthwise
