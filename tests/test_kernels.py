@@ -189,7 +189,7 @@ def test_half_types_round_to_nearest_even(dtype, algorithm, isa):
     # sum is rounded to the half type once.
     values = np.arange(2**16, dtype=np.uint16).view(DTYPES[dtype])
     digits = {"bfloat16": 8, "float16": 11}[dtype]
-    case = Case((2**16,), (1,), 2, 1)
+    case = Case((2**17,), (2,), 1, 1, strides=(2,))
     problem = case.problem(core, "forward", dtype)
     one = np.ones(case.filter_shape, DTYPES[dtype])
     for part in (1.0, 0.5, -0.5, 0.75):
@@ -259,7 +259,7 @@ def test_auto_takes_the_cheapest(case, pass_):
         assert problem.choose(isa) == best
         strict = [row for row in accepted if row["is_strict"]]
         names = {row["algorithm"] for row in strict}
-        assert names <= {"gemm", "direct"}
+        assert names == {name for name, _ in STRICT if name in names}
         assert problem.choose(isa, "auto:strict") in names
         report = problem.run(*judged(case, pass_, "float32")[0], isa=isa)
         assert (report["algorithm"], report["isa"]) == (best, isa)

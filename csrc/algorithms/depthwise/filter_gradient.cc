@@ -91,9 +91,11 @@ class FilterGradient {
       const Box box = plan_.GetBox(i);
       if (box.rows.Size() == 0) continue;
       std::fill_n(scratch.sums, used, Sum(0));
+      Box next{};
+      if (i + 1 < plan_.slices.End(slice)) next = plan_.GetBox(i + 1);
       for (int64_t k = 0; k < plan_.columns.axis().classes(); ++k) {
         const Band columns = plan_.columns.Get(k, box.column_block);
-        if (columns.Size() > 0) SumBox(chunk, box, columns, scratch);
+        if (columns.Size() > 0) SumBox(chunk, box, next, columns, scratch);
       }
       for (int64_t e = 0; e < used; ++e) scratch.totals[e] += scratch.sums[e];
     }
@@ -109,24 +111,46 @@ class FilterGradient {
     }
   }
 
-  void SumBox(const Chunk& chunk, const Box& box, const Band& columns,
-              const Scratch& scratch) const {
+  struct Grids {
+    Grid input, gradient;
+  };
+
+  Grids GridsOf(const Box& box, const Band& columns) const {
+    const Reach depth = plan_.depth.At(box.depth);
+    Grids grids;
+    grids.input.Set(0, depth.from, depth.step, depth.taps);
+    grids.input.SetReads(1, box.rows);
+    grids.input.SetReads(2, columns);
+    grids.gradient.Set(0, box.depth, 1, 1);
+    grids.gradient.SetWrites(1, box.rows);
+    grids.gradient.SetWrites(2, columns);
+    return grids;
+  }
+
+  // `next` is the box that follows; it may be empty.
+  void SumBox(const Chunk& chunk, const Box& box, const Box& next,
+              const Band& columns, const Scratch& scratch) const {
     const ConvShape& s = problem_.shape;
     const Reach depth = plan_.depth.At(box.depth);
     if (depth.taps == 0) return;
-    Grid grid;
-    grid.Set(0, depth.from, depth.step, depth.taps);
-    grid.SetReads(1, box.rows);
-    grid.SetReads(2, columns);
-    const Source<Element> input(input_, box.image, grid, chunk, scratch.input);
+    const Grids grids = GridsOf(box, columns);
+    const Source<Element> input(input_, box.image, grids.input, chunk,
+                                scratch.input);
     if (input.High(2) <= input.Low(2)) return;
-    grid.Set(0, box.depth, 1, 1);
-    grid.SetWrites(1, box.rows);
-    grid.SetWrites(2, columns);
-    const Source<Element> gradient(gradient_, box.image, grid, chunk,
+    const Source<Element> gradient(gradient_, box.image, grids.gradient, chunk,
                                    scratch.gradient);
 
     const int64_t most = s.kernel[2] <= kMostTaps ? RowsOfTaps(s.kernel[2]) : 1;
+    Ahead<Element> input_ahead, gradient_ahead;
+    if (next.rows.Size() > 0) {
+      const Grids then = GridsOf(next, columns);
+      const int64_t parts = CeilDivide(chunk.count, plan_.lanes) * depth.taps *
+                            CeilDivide(s.kernel[1], most);
+      input_ahead = Ahead<Element>(input_, next.image, then.input, chunk,
+                                   Overlap(box, next), parts);
+      gradient_ahead =
+          Ahead<Element>(gradient_, next.image, then.gradient, chunk, 0, parts);
+    }
     for (int64_t v = 0; v * plan_.lanes < chunk.count; ++v) {
       for (int64_t z = 0; z < depth.taps; ++z) {
         const int64_t of_depth = (depth.tap + z) * s.kernel[1];
@@ -135,6 +159,8 @@ class FilterGradient {
                   std::min(most, s.kernel[1] - y),
                   scratch.sums + v * s.KernelTaps() * plan_.lanes +
                       (of_depth + y) * s.kernel[2] * plan_.lanes);
+          input_ahead.Fetch();
+          gradient_ahead.Fetch();
         }
       }
     }

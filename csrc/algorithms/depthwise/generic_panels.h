@@ -9,9 +9,23 @@
 namespace kconv::depthwise {
 namespace {
 
-// Lanes [lane, lane + kMost) of planes, column by column: what is read and what
-// is written both stay in a few cache lines.
+// Columns gathered lane by lane at a time: what is read and what is written
+// both stay in a few cache lines.
 constexpr int64_t kSomeColumns = 16;
+
+template <typename A, typename B>
+struct IsSame {
+  static constexpr bool kValue = false;
+};
+template <typename A>
+struct IsSame<A, A> {
+  static constexpr bool kValue = true;
+};
+
+// Whether columns and lanes only change places, four by four.
+inline bool IsTransposed(int64_t pitch, int64_t repeat, int64_t used) {
+  return pitch == 1 && repeat == 1 && used % 4 == 0;
+}
 
 template <typename Element>
 void Gather(const Columns<const Element>& c, SumType<Element>* panel,
@@ -28,7 +42,18 @@ void Gather(const Columns<const Element>& c, SumType<Element>* panel,
     }
     return;
   }
-  for (int64_t first = 0; first < c.count; first += kSomeColumns) {
+  int64_t done = 0;
+  if constexpr (IsSame<Element, Sum>::kValue) {
+    if (IsTransposed(c.pitch, c.repeat, c.used)) {
+      for (; done + 4 <= c.count; done += 4) {
+        for (int64_t l = 0; l < c.used; l += 4) {
+          Transpose4x4(c.tensor + (l + c.skip) * c.channel + done, c.channel,
+                       panel + done * lanes + l, lanes);
+        }
+      }
+    }
+  }
+  for (int64_t first = done; first < c.count; first += kSomeColumns) {
     const int64_t end = Min(first + kSomeColumns, c.count);
     for (int64_t l = 0; l < c.used; ++l) {
       const Element* from = c.tensor + (l + c.skip) / c.repeat * c.channel;
@@ -51,7 +76,18 @@ void Scatter(const Columns<Element>& c, const SumType<Element>* panel,
     }
     return;
   }
-  for (int64_t first = 0; first < c.count; first += kSomeColumns) {
+  int64_t done = 0;
+  if constexpr (IsSame<Element, Sum>::kValue) {
+    if (IsTransposed(c.pitch, c.repeat, c.used)) {
+      for (; done + 4 <= c.count; done += 4) {
+        for (int64_t l = 0; l < c.used; l += 4) {
+          Transpose4x4(panel + done * lanes + l, lanes,
+                       c.tensor + l * c.channel + done, c.channel);
+        }
+      }
+    }
+  }
+  for (int64_t first = done; first < c.count; first += kSomeColumns) {
     const int64_t end = Min(first + kSomeColumns, c.count);
     for (int64_t l = 0; l < c.used; l += c.repeat) {
       Element* to = c.tensor + l / c.repeat * c.channel;

@@ -81,9 +81,13 @@ class ImagePass {
       }
       const Box box = plan_.GetBox(task % plan_.boxes);
       if (box.rows.Size() == 0) continue;
+      Box next{};
+      if (task + 1 < end && (task + 1) / plan_.boxes == number) {
+        next = plan_.GetBox((task + 1) % plan_.boxes);
+      }
       for (int64_t i = 0; i < plan_.columns.axis().classes(); ++i) {
         const Band columns = plan_.columns.Get(i, box.column_block);
-        if (columns.Size() > 0) RunBox(chunk, box, columns, scratch);
+        if (columns.Size() > 0) RunBox(chunk, box, next, columns, scratch);
       }
     }
   }
@@ -98,14 +102,21 @@ class ImagePass {
     }
   }
 
-  void RunBox(const Chunk& chunk, const Box& box, const Band& columns,
-              const Scratch& scratch) const {
-    const ConvShape& s = problem_.shape;
+  Grid GridOf(const Box& box, const Band& columns) const {
     const Reach depth = plan_.depth.At(box.depth);
     Grid grid;
-    grid.Set(0, depth.from, std::max<int64_t>(depth.step, 1), depth.taps);
+    grid.Set(0, depth.from, depth.step, depth.taps);
     grid.SetReads(1, box.rows);
     grid.SetReads(2, columns);
+    return grid;
+  }
+
+  // `next` is the box that follows; it may be empty.
+  void RunBox(const Chunk& chunk, const Box& box, const Box& next,
+              const Band& columns, const Scratch& scratch) const {
+    const ConvShape& s = problem_.shape;
+    const Reach depth = plan_.depth.At(box.depth);
+    const Grid grid = GridOf(box, columns);
     const Source<Element> source(read_, box.image, grid, chunk, scratch.read);
 
     ImageRow<Sum> row;
@@ -122,6 +133,11 @@ class ImagePass {
     const AxisClass& places = box.rows.places;
     row.fetch_rows = read_.NeedsPanel(chunk) ? 0 : places.stride;
     row.fetch_to = places.pitch * written_.stride[1];
+    Ahead<Element> ahead;
+    if (next.rows.Size() > 0) {
+      ahead = Ahead<Element>(read_, next.image, GridOf(next, columns), chunk,
+                             Overlap(box, next), box.rows.Size());
+    }
     for (int64_t j = box.rows.begin; j < box.rows.end; ++j) {
       const int64_t y = places.first + places.pitch * j;
       const Reach height = plan_.rows.axis().At(y);
@@ -139,6 +155,7 @@ class ImagePass {
       row.weights = scratch.weights + depth.tap * step[0] +
                     height.tap * step[1] + columns.places.tap * step[2];
       Write(chunk, box, y, columns, scratch, &row);
+      ahead.Fetch();
     }
   }
 

@@ -93,6 +93,21 @@ struct Operand {
   }
 };
 
+// The places of a grid along an axis that exist: number low, ..., high - 1.
+struct Range {
+  int64_t low, high;
+
+  Range() = default;
+  template <typename Element>
+  Range(const Operand<Element>& operand, const Grid& grid, int dim) {
+    const int64_t from = grid.from[dim], step = grid.step[dim];
+    low = from < 0 ? CeilDivide(-from, step) : 0;
+    high = from < operand.size[dim] ? (operand.size[dim] - 1 - from) / step + 1
+                                    : 0;
+    high = std::min(high, grid.count[dim]);
+  }
+};
+
 // The part of an operand that lies on a grid, readable for the kernels.
 template <typename Element>
 class Source {
@@ -102,9 +117,9 @@ class Source {
   // Gathers, into `panel`, if it must.
   Source(const Operand<Element>& operand, int64_t image, const Grid& grid,
          const Chunk& chunk, Sum* panel) {
-    for (int i = 0; i < 3; ++i) SetRange(operand, grid, i);
-    row_.low = low_[2];
-    row_.high = std::max(low_[2], high_[2]);
+    for (int i = 0; i < 3; ++i) range_[i] = Range(operand, grid, i);
+    row_.low = range_[2].low;
+    row_.high = std::max(range_[2].low, range_[2].high);
     if (!operand.NeedsPanel(chunk)) {
       if constexpr (std::is_same_v<Element, Sum>) {
         row_.data = operand.data;
@@ -128,17 +143,18 @@ class Source {
     Columns<const Element> columns;
     columns.pitch = grid.step[2] * operand.stride[2];
     columns.channel = operand.channel;
-    columns.count = high_[2] - low_[2];
+    columns.count = range_[2].high - range_[2].low;
     columns.repeat = operand.repeat;
     if (columns.count <= 0) return;
-    for (int64_t z = low_[0]; z < high_[0]; ++z) {
-      for (int64_t y = low_[1]; y < high_[1]; ++y) {
+    for (int64_t z = range_[0].low; z < range_[0].high; ++z) {
+      for (int64_t y = range_[1].low; y < range_[1].high; ++y) {
         const Element* from =
             operand.data + image * operand.image +
             (grid.from[0] + z * grid.step[0]) * operand.stride[0] +
             (grid.from[1] + y * grid.step[1]) * operand.stride[1] +
-            (grid.from[2] + low_[2] * grid.step[2]) * operand.stride[2];
-        Sum* to = panel + z * unit_[0] + y * unit_[1] + low_[2] * unit_[2];
+            (grid.from[2] + range_[2].low * grid.step[2]) * operand.stride[2];
+        Sum* to =
+            panel + z * unit_[0] + y * unit_[1] + range_[2].low * unit_[2];
         for (int64_t i = 0; i < chunk.count; i += operand.lanes) {
           const int64_t filter = chunk.first + i;
           columns.tensor = from + filter / operand.repeat * operand.channel;
@@ -162,21 +178,72 @@ class Source {
   int64_t Unit(int dim) const { return unit_[dim]; }
 
   // The places of an axis that exist: [low, high).
-  int64_t Low(int dim) const { return low_[dim]; }
-  int64_t High(int dim) const { return high_[dim]; }
+  int64_t Low(int dim) const { return range_[dim].low; }
+  int64_t High(int dim) const { return range_[dim].high; }
 
  private:
-  void SetRange(const Operand<Element>& operand, const Grid& grid, int i) {
-    const int64_t from = grid.from[i], step = grid.step[i];
-    low_[i] = from < 0 ? CeilDivide(-from, step) : 0;
-    high_[i] =
-        from < operand.size[i] ? (operand.size[i] - 1 - from) / step + 1 : 0;
-    high_[i] = std::min(high_[i], grid.count[i]);
-  }
-
   ReadRow<Sum> row_;
   int64_t unit_[3];
-  int64_t low_[3], high_[3];
+  Range range_[3];
+};
+
+// Fetches what a panel will be made of into the cache, a little at a time while
+// another one is in use: pixels of a chunk lie too far apart for the processor
+// to see what comes next.
+template <typename Element>
+class Ahead {
+ public:
+  Ahead() = default;
+
+  // Rows from `skipped` on, in `parts` parts.
+  Ahead(const Operand<Element>& operand, int64_t image, const Grid& grid,
+        const Chunk& chunk, int64_t skipped, int64_t parts) {
+    // Of one channel, pixels lie next to one another.
+    if (!operand.NeedsPanel(chunk) || operand.channel != 1) return;
+    Range range[3];
+    for (int i = 0; i < 3; ++i) range[i] = Range(operand, grid, i);
+    range[1].low = std::max(range[1].low, skipped);
+    first_ =
+        operand.data + image * operand.image + chunk.first / operand.repeat;
+    for (int i = 0; i < 3; ++i) {
+      count_[i] = range[i].high - range[i].low;
+      if (count_[i] <= 0) return;
+      step_[i] = grid.step[i] * operand.stride[i];
+      first_ +=
+          (grid.from[i] + range[i].low * grid.step[i]) * operand.stride[i];
+    }
+    bytes_ = (chunk.count - 1) / operand.repeat * int64_t{sizeof(Element)};
+    total_ = count_[0] * count_[1] * count_[2];
+    part_ = CeilDivide(total_, std::max<int64_t>(parts, 1));
+  }
+
+  // The next part.
+  void Fetch() {
+    const int64_t end = std::min(done_ + part_, total_);
+    while (done_ < end) {
+      const int64_t row = done_ / count_[2];
+      const int64_t begin = done_ % count_[2];
+      const int64_t some = std::min(end - done_, count_[2] - begin);
+      const Element* from = first_ + row / count_[1] * step_[0] +
+                            row % count_[1] * step_[1] + begin * step_[2];
+      for (int64_t i = 0; i < some; ++i) {
+        const char* at = reinterpret_cast<const char*>(from + i * step_[2]);
+        __builtin_prefetch(at);
+        // Those in between are rarely more than none.
+        for (int64_t byte = 64; byte < bytes_; byte += 64) {
+          __builtin_prefetch(at + byte);
+        }
+        __builtin_prefetch(at + bytes_);
+      }
+      done_ += some;
+    }
+  }
+
+ private:
+  const Element* first_ = nullptr;
+  int64_t count_[3] = {}, step_[3] = {};
+  int64_t bytes_ = 0;
+  int64_t total_ = 0, part_ = 0, done_ = 0;
 };
 
 // Filters [first, first + count) for all taps: [vector][tap][lane].

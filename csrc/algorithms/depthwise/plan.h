@@ -100,6 +100,15 @@ struct Box {
   int64_t column_block;
 };
 
+// Rows that the next box reads first, and this one last.
+inline int64_t Overlap(const Box& box, const Box& next) {
+  const AxisClass& places = box.rows.places;
+  const bool follows = next.image == box.image && next.depth == box.depth &&
+                       next.rows.places.first == places.first &&
+                       next.rows.begin == box.rows.end;
+  return follows ? std::max<int64_t>(places.taps - places.stride, 0) : 0;
+}
+
 struct Plan {
   Axis depth;
   Bands rows, columns;
