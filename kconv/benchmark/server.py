@@ -46,6 +46,9 @@ class Stopwatch:
     # A call this long leaves the caches as it likes: warming them is in vain.
     _LONG = 0.2
 
+    # A single short call may have met with a busy processor.
+    _FEWEST = 3
+
     # Longer than any compilation of a single layer takes.
     _HOPELESS = 2.0
 
@@ -84,13 +87,15 @@ class Stopwatch:
         """Calls once for the caches, then until the time is up.
 
         Returns:
-            The seconds of each call.
+            The seconds of each call; one at least.
         """
         call, arguments, count, expected = self._calls[key]
+        fewest = 1
         if expected < self._LONG:
             call(*arguments)
+            fewest = self._FEWEST
         times = []
-        while count * sum(times) < seconds:
+        while len(times) < fewest or count * sum(times) < seconds:
             times.append(timed(call, *arguments) / count)
         return times
 
