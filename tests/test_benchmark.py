@@ -160,6 +160,19 @@ def test_graphs_repeat_short_calls():
     assert calls.repetitions(3.0) == 1
 
 
+def test_only_settings_of_the_same_are_held_against_one():
+    fast, slow = Candidate("stock", "graph"), Candidate("stock", "eager")
+    refused = Candidate("stock", layers.XLA)
+    answers = {
+        fast: {"refusal": None, "seconds": 0.1},
+        slow: {"refusal": None, "seconds": 5.0},
+        refused: {"refusal": "No."},
+    }
+    assert layers._limit(slow, answers) == pytest.approx(1.0)
+    assert layers._limit(slow, answers, least=2.0) == 2.0
+    assert layers._limit(Candidate("auto", "graph"), answers) is None
+
+
 # Candidates and the report.
 
 

@@ -18,9 +18,10 @@ TURN_SECONDS = 0.03
 # A candidate this many times slower than the fastest gets no second turn.
 HOPELESS = 3.0
 
-# One that is so many times slower than another setting of the same is not even timed,
-# where its calls take seconds.
-NOT_WORTH_A_TURN = 30.0
+# One that is so many times slower than another setting of the same does not even get
+# the first turn, where its calls take longer than this.
+NOT_WORTH_A_TURN = 10.0
+LONG_SECONDS = 0.2
 
 # What TF_ENABLE_ONEDNN_OPTS can be, and as the user has it.
 ENGINES = {
@@ -186,7 +187,11 @@ class LayerBenchmark:
         """
         answers = self._prepare(problem)
         times = {c: [] for c, answer in answers.items() if answer["refusal"] is None}
-        racing = list(times)
+        racing = [
+            c
+            for c in times
+            if answers[c]["seconds"] <= _limit(c, answers, LONG_SECONDS)
+        ]
         started = time.perf_counter()
         for turn in range(self._repeats):
             for candidate in racing:
@@ -211,21 +216,27 @@ class LayerBenchmark:
         ]
 
     def _prepare(self, problem):
-        answers, best = {}, {}
+        """Returns what the workers answer: a dictionary from `Candidate`."""
+        answers = {}
         for candidate in self.candidates(problem):
-            limit = None
-            if candidate.name in best:
-                limit = NOT_WORTH_A_TURN * best[candidate.name]
-            answer = self._worker(candidate).prepare(problem, candidate, limit)
-            answers[candidate] = answer
-            if answer["refusal"] is None:
-                best[candidate.name] = min(
-                    answer["seconds"], best.get(candidate.name, math.inf)
-                )
+            limit = _limit(candidate, answers)
+            answers[candidate] = self._worker(candidate).prepare(
+                problem, candidate, limit
+            )
         return answers
 
     def _worker(self, candidate):
         return self._workers[candidate.engine]
+
+
+def _limit(candidate, answers, least=0.0):
+    """Seconds beyond which a call is not worth a turn; None if nothing is known."""
+    known = [
+        answer["seconds"]
+        for other, answer in answers.items()
+        if other.name == candidate.name and answer["refusal"] is None
+    ]
+    return max(least, NOT_WORTH_A_TURN * min(known)) if known else None
 
 
 def run(
