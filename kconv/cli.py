@@ -53,6 +53,8 @@ def _bench_layers(options):
         threads=options.threads,
         repeats=options.repeats,
         seconds=options.seconds,
+        torch=options.torch or options.torch_python is not None,
+        torch_python=options.torch_python,
         csv=options.csv,
         json=options.json,
         plot=options.plot,
@@ -116,14 +118,20 @@ def _add_bench(commands):
         description=(
             "Times single convolutions of kconv in turns with those of stock"
             " TensorFlow, with oneDNN and without, each called eagerly and as a"
-            " tf.function; the best of each counts. KCONV_MAX_ISA and"
-            " ONEDNN_MAX_CPU_ISA are heeded."
+            " tf.function; the best of each counts. Layers in groups are also timed"
+            " as Keras runs stock's, compiled by XLA, and beside the dense layer of"
+            " the same width. KCONV_MAX_ISA and ONEDNN_MAX_CPU_ISA are heeded."
         ),
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     layers.set_defaults(command=_bench_layers)
     add = layers.add_argument
-    add("--layers", choices=("3x3", "1x1", "all"), default="all", help="which")
+    add(
+        "--layers",
+        choices=("3x3", "1x1", "depthwise", "grouped", "all"),
+        default="all",
+        help="which",
+    )
     add("--batch", nargs="+", type=_positive, default=[1, 8], metavar="N")
     add(
         "--passes",
@@ -166,6 +174,17 @@ def _add_bench(commands):
         type=float,
         default=5.0,
         help="for a problem, after three turns of each candidate",
+    )
+    add(
+        "--torch",
+        action="store_true",
+        help="time PyTorch's kernels as well, in a process of their own",
+    )
+    add(
+        "--torch-python",
+        metavar="FILE",
+        help="interpreter that has PyTorch, which then is timed (default:"
+        " KCONV_TORCH_PYTHON, or the one that runs kconv)",
     )
     for kind in ("csv", "json", "plot"):
         add(f"--{kind}", metavar="FILE", help="write the results there too")

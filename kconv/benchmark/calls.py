@@ -1,14 +1,19 @@
-"""The calls that are timed: three passes of stock TensorFlow and of kconv."""
+"""TensorFlow's calls that are timed: three passes of stock and of kconv."""
 
 import tensorflow as tf
 
 from kconv import dispatch, native, ops, settings
 from kconv.spec import conv_spec
 
+# A graph computes a problem for about so long, at most so often.
+_GRAPH_SECONDS = 1e-2
+_MOST_REPETITIONS = 20
 
-def repetitions(problem):
-    """How often a graph computes a problem: for about ten milliseconds, at most 20."""
-    return max(1, min(20, round(1e-2 * 5e10 / max(problem.macs, 1))))
+
+def repetitions(seconds):
+    """How often a graph computes a problem that takes so long."""
+    wanted = round(_GRAPH_SECONDS / seconds)
+    return max(1, min(_MOST_REPETITIONS, wanted))
 
 
 def in_sequence(call, count):
@@ -49,15 +54,43 @@ def operands(problem):
     }[problem.pass_]
 
 
+def stock_operands(problem, operands):
+    """The same tensors as `stock` takes them."""
+    if problem.pass_ == "filter_gradient":
+        return operands
+    first, kernel = operands
+    return first, tf.reshape(kernel, _stock_filter_shape(problem))
+
+
+def _stock_filter_shape(problem):
+    """That of a depthwise layer is (height, width, channels, multiplier).
+
+    In memory it is the same.
+    """
+    if problem.layer.kind != "depthwise":
+        return problem.filter_shape
+    layer = problem.layer
+    multiplier = layer.out_channels // layer.in_channels
+    return (layer.kernel, layer.kernel, layer.in_channels, multiplier)
+
+
 def stock(problem):
-    """A function of the operands that runs TensorFlow's own kernel."""
-    options = {"strides": [1, 1, 1, 1], "padding": "SAME"}
+    """A function of the operands that runs TensorFlow's own kernel.
+
+    TensorFlow computes groups with oneDNN, or compiled by XLA; otherwise the function
+    raises an error.
+    """
+    strides = [1, problem.layer.stride, problem.layer.stride, 1]
+    options = {"strides": strides, "padding": "SAME"}
+    name = "DepthwiseConv2dNative" if problem.layer.kind == "depthwise" else "Conv2D"
 
     def forward(image, kernel):
-        return tf.nn.conv2d(image, kernel, **options)
+        run = getattr(tf.raw_ops, name)
+        return run(input=image, filter=kernel, **options)
 
     def input_gradient(gradient, kernel):
-        return tf.raw_ops.Conv2DBackpropInput(
+        run = getattr(tf.raw_ops, f"{name}BackpropInput")
+        return run(
             input_sizes=problem.input_shape,
             filter=kernel,
             out_backprop=gradient,
@@ -65,9 +98,10 @@ def stock(problem):
         )
 
     def filter_gradient(image, gradient):
-        return tf.raw_ops.Conv2DBackpropFilter(
+        run = getattr(tf.raw_ops, f"{name}BackpropFilter")
+        return run(
             input=image,
-            filter_sizes=problem.filter_shape,
+            filter_sizes=_stock_filter_shape(problem),
             out_backprop=gradient,
             **options,
         )
@@ -93,7 +127,11 @@ def kconv(problem, algorithm):
     if native.ops() is None:
         return native.why_missing(), "", None
     shapes = problem.input_shape, problem.filter_shape
-    options = {"padding": "same", "data_format": "channels_last"}
+    options = {
+        "strides": problem.layer.stride,
+        "padding": "same",
+        "data_format": "channels_last",
+    }
     asked = {"dtype": problem.dtype, "pass_": problem.pass_}
     rows = ops.explain(*shapes, **options, **asked).candidates
     rows = dispatch.allowed(rows, algorithm)

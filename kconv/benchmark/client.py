@@ -10,6 +10,24 @@ import os
 import subprocess
 import sys
 import tempfile
+from pathlib import Path
+
+# The command lines of the workers, but for the threads.
+TENSORFLOW = (sys.executable, "-m", "kconv.benchmark.worker")
+
+
+def pytorch(python=None):
+    """The command line of a worker for PyTorch.
+
+    Args:
+        python: None, or the interpreter that has PyTorch; by default
+            KCONV_TORCH_PYTHON, or the present one.
+
+    Returns:
+        A tuple of strings.
+    """
+    python = python or os.environ.get("KCONV_TORCH_PYTHON") or sys.executable
+    return python, str(Path(__file__).with_name("pytorch_worker.py"))
 
 
 class Worker:
@@ -17,17 +35,19 @@ class Worker:
 
     Args:
         environment: Variables to set on top of the present ones.
-        threads: Threads of TensorFlow's pool within an operation.
+        threads: Threads of the library's pool within an operation.
+        command: List of strings, what starts it with another library.
 
     Raises:
+        OSError: If the command does not exist.
         RuntimeError: In any method, if the process failed or is gone.
     """
 
-    def __init__(self, environment, threads):
+    def __init__(self, environment, threads, command=TENSORFLOW):
         # TensorFlow greets at length there; shown only when the process fails.
         self._words = tempfile.TemporaryFile("w+")  # noqa: SIM115 (until close)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "kconv.benchmark.worker", str(threads)],
+            [*command, str(threads)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._words,
@@ -35,19 +55,27 @@ class Worker:
             env={**os.environ, **environment},
         )
 
-    def prepare(self, problem, candidate):
-        """Builds a candidate for a problem and calls it once.
+    def prepare(self, problem, candidate, limit=None):
+        """Builds a candidate for a problem and calls it.
+
+        Args:
+            problem: A `Problem`.
+            candidate: A `Candidate`.
+            limit: None, or seconds: if a call takes longer, the candidate is refused.
 
         Returns:
-            A dictionary: `refusal`, a sentence or None, and `choice`, the name of
-            the algorithm that runs.
+            A dictionary: `refusal`, a sentence or None; `choice`, the name of the
+            algorithm that runs; and `seconds`, a first estimate of a call, if it ran.
         """
         return self._ask(
-            do="prepare", problem=problem.to_json(), candidate=candidate.to_json()
+            do="prepare",
+            problem=problem.to_json(),
+            candidate=candidate.to_json(),
+            limit=limit,
         )
 
     def time(self, candidate, seconds):
-        """Calls a prepared candidate once unmeasured, then for some time.
+        """Calls a prepared candidate unmeasured, unless that is long, then for a time.
 
         Returns:
             The seconds of each measured call; one at least.

@@ -11,17 +11,21 @@ from kconv.benchmark.problems import PASSES
 # Slower than stock by more than the noise of a quiet machine.
 LOSS = 0.97
 
+# Names of candidates that kconv's are compared with: TensorFlow, PyTorch, and kconv's
+# own "auto" for the layer of the same width in one group.
+REFERENCES = ("stock", "torch", "dense")
+
 
 class Comparison:
-    """A problem: stock in its fastest setting, and kconv's algorithms in theirs.
+    """A problem: each candidate in its fastest setting.
 
     Args:
         measurements: All `Measurement`s of one problem.
 
     Attributes:
         problem: The `Problem`.
-        stock: A `Measurement`.
-        ours: A dictionary from name to `Measurement`.
+        references: A dictionary from a name out of `REFERENCES` to `Measurement`.
+        ours: The same for kconv's algorithms.
     """
 
     def __init__(self, measurements):
@@ -31,15 +35,26 @@ class Comparison:
             name = measurement.candidate.name
             if name not in best or measurement.median < best[name].median:
                 best[name] = measurement
-        self.stock = best.pop("stock")
+        self.references = {name: best.pop(name) for name in REFERENCES if name in best}
         self.ours = best
 
-    def ratio(self, name):
-        """Stock's time over ours: above one is a gain. None if it refused."""
-        measurement = self.ours[name]
-        if not measurement.seconds:
-            return None
-        return self.stock.median / measurement.median
+    @property
+    def stock(self):
+        """The `Measurement` of stock TensorFlow."""
+        return self.references["stock"]
+
+    def ratio(self, name, reference="stock"):
+        """The time of a reference over ours: above one is a gain.
+
+        None if either refused or was not measured.
+        """
+        theirs = self.references.get(reference)
+        return None if theirs is None else _ratio(theirs, self.ours[name])
+
+
+def references(comparisons):
+    """Names of the references that were measured, in order."""
+    return [r for r in REFERENCES if any(r in c.references for c in comparisons)]
 
 
 def geometric_mean(values):
@@ -51,38 +66,48 @@ def geometric_mean(values):
 
 
 def layer_table(comparisons):
-    """A `rich.table.Table` with a line for each problem."""
-    table = Table(title="Milliseconds a call, and stock's time over it", expand=False)
+    """A `rich.table.Table` with a line for each problem.
+
+    Beside ours are the times of the references over it, in the order of their columns.
+    """
+    others = references(comparisons)
+    table = Table(
+        title=f"Milliseconds a call, and the time of {', '.join(others)} over it",
+        expand=False,
+    )
     for heading in ("layer", "kernel", "batch", "pass"):
         table.add_column(heading, no_wrap=True)
-    table.add_column("stock", justify="right", no_wrap=True)
-    table.add_column("its best setting", no_wrap=True)
+    for reference in others:
+        table.add_column(reference, justify="right", no_wrap=True)
+        table.add_column("its best", no_wrap=True)
     names = list(comparisons[0].ours)
     for name in names:
         table.add_column(name, justify="right", no_wrap=True)
     previous = None
     for comparison in comparisons:
-        problem, stock = comparison.problem, comparison.stock
+        problem = comparison.problem
+        theirs = [comparison.references.get(reference) for reference in others]
         group = (problem.layer.kind, problem.batch, problem.pass_)
         if previous not in (None, group):
             table.add_section()
         previous = group
         table.add_row(
             str(problem.layer),
-            problem.layer.kind,
+            problem.layer.kernel_name,
             str(problem.batch),
             problem.pass_,
-            _milliseconds(stock),
-            stock.candidate.setting,
-            *(_cell(comparison, name) for name in names),
+            *(cell for one in theirs for cell in (_milliseconds(one), _best(one))),
+            *(_cell(comparison, name, others) for name in names),
         )
     return table
 
 
-def mean_table(comparisons):
+def mean_table(comparisons, reference="stock"):
     """A `rich.table.Table` of geometric means for each kind and pass."""
-    table = Table(title="Geometric mean of stock's time over ours, losses of all")
-    for heading in ("kernel", "pass", "batch"):
+    table = Table(
+        title=f"Geometric mean of {reference}'s time over ours, losses of all"
+    )
+    for heading in ("layers", "pass", "batch"):
         table.add_column(heading)
     names = list(comparisons[0].ours)
     for name in names:
@@ -95,11 +120,12 @@ def mean_table(comparisons):
                     c
                     for c in comparisons
                     if c.problem.layer.kind == kind
+                    and reference in c.references
                     and c.problem.pass_ == pass_
                     and batch in (None, c.problem.batch)
                 ]
                 if group:
-                    cells = [_mean_cell(group, name) for name in names]
+                    cells = [_mean_cell(group, name, reference) for name in names]
                     label = "all" if batch is None else str(batch)
                     table.add_row(kind, pass_, label, *cells)
         table.add_section()
@@ -110,7 +136,8 @@ def rows(comparisons):
     """Flat dictionaries, one for each problem and way to compute it."""
     return [
         {
-            "kernel": comparison.problem.layer.kind,
+            "kind": comparison.problem.layer.kind,
+            "kernel": comparison.problem.layer.kernel_name,
             "layer": str(comparison.problem.layer),
             "batch": comparison.problem.batch,
             "pass": comparison.problem.pass_,
@@ -127,14 +154,20 @@ def rows(comparisons):
                 if measurement.seconds
                 else None
             ),
-            "stock_over_this": (
-                comparison.stock.median / measurement.median
-                if measurement.seconds
-                else None
-            ),
+            **{
+                f"{reference}_over_this": (
+                    _ratio(comparison.references[reference], measurement)
+                    if reference in comparison.references
+                    else None
+                )
+                for reference in references(comparisons)
+            },
         }
         for comparison in comparisons
-        for measurement in (comparison.stock, *comparison.ours.values())
+        for measurement in (
+            *comparison.references.values(),
+            *comparison.ours.values(),
+        )
     ]
 
 
@@ -174,7 +207,7 @@ def write_plot(comparisons, path):
             places = [k + (i - (len(names) - 1) / 2) * width for k in range(len(group))]
             axis.bar(places, [c.ratio(name) or 0 for c in group], width, label=name)
         labels = [
-            f"{c.problem.layer.kind} {c.problem.layer}, N={c.problem.batch}"
+            f"{c.problem.layer.kernel_name} {c.problem.layer}, N={c.problem.batch}"
             for c in group
         ]
         axis.set_xticks(range(len(group)), labels, rotation=60, ha="right", fontsize=7)
@@ -186,22 +219,48 @@ def write_plot(comparisons, path):
     pyplot.close(figure)
 
 
+def _ratio(theirs, ours):
+    if not theirs.seconds or not ours.seconds:
+        return None
+    return theirs.median / ours.median
+
+
 def _milliseconds(measurement):
+    if measurement is None:
+        return ""
+    if not measurement.seconds:
+        return "refused"
     return f"{1e3 * measurement.median:.2f} ±{100 * measurement.spread:.0f}%"
 
 
-def _cell(comparison, name):
-    ratio = comparison.ratio(name)
+def _best(measurement):
+    """The best setting of a reference, and what ran where it is kconv's."""
+    if measurement is None or not measurement.seconds:
+        return ""
+    setting, choice = measurement.candidate.setting, measurement.choice
+    same = choice == measurement.candidate.name
+    return setting if same else f"{setting} ({choice})"
+
+
+def _cell(comparison, name, others):
     measurement = comparison.ours[name]
-    if ratio is None:
+    if not measurement.seconds:
         return "refused"
-    color = "green" if ratio > 1 / LOSS else "red" if ratio < LOSS else "white"
-    chosen = f" ({measurement.choice})" if measurement.choice != name else ""
-    return f"{_milliseconds(measurement)} [{color}]{ratio:.2f}x[/]{chosen}"
+    parts = [_milliseconds(measurement)]
+    for reference in others:
+        ratio = comparison.ratio(name, reference)
+        if ratio is None:
+            parts.append("-")
+            continue
+        color = "green" if ratio > 1 / LOSS else "red" if ratio < LOSS else "white"
+        parts.append(f"[{color}]{ratio:.2f}x[/]")
+    if measurement.choice != name:
+        parts.append(f"({measurement.choice})")
+    return " ".join(parts)
 
 
-def _mean_cell(group, name):
-    ratios = [r for r in (c.ratio(name) for c in group) if r is not None]
+def _mean_cell(group, name, reference):
+    ratios = [r for r in (c.ratio(name, reference) for c in group) if r is not None]
     if not ratios:
         return "refused"
     losses = sum(ratio < LOSS for ratio in ratios)

@@ -1,20 +1,19 @@
 """The child's side: times stock and kconv calls on request.
 
-`python -m kconv.benchmark.worker THREADS` reads a JSON object a line from standard
-input and answers each with one on standard output; see `client.Worker`.
+`python -m kconv.benchmark.worker THREADS` answers questions as `server.serve` says; see
+`client.Worker`.
 """
 
-import json
 import os
 import platform
 import sys
-import time
 
 import tensorflow as tf
 
 from kconv import native
 from kconv.benchmark import calls
 from kconv.benchmark.problems import Problem
+from kconv.benchmark.server import Stopwatch, serve
 from kconv.info import processor
 
 # What changes the speed, and so belongs beside every figure.
@@ -39,12 +38,7 @@ class Server:
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         self._threads = threads
         self._operands = {}
-        self._calls = {}
-
-    def answer(self, question):
-        """Returns the answer to a question, both dictionaries."""
-        question = dict(question)
-        return getattr(self, question.pop("do"))(**question)
+        self._stopwatch = Stopwatch()
 
     def describe(self):
         """Versions, processor and settings."""
@@ -58,40 +52,52 @@ class Server:
             **{name: os.environ[name] for name in VARIABLES if name in os.environ},
         }
 
-    def prepare(self, problem, candidate):
-        """Builds a candidate and calls it once, which also traces it."""
+    def prepare(self, problem, candidate, limit=None):
+        """Builds a candidate and calls it, which also traces it."""
         problem = Problem.from_json(problem)
+        name, mode = candidate["name"], candidate["mode"]
+        if name == "dense":
+            problem, name = problem.dense, "auto"
         if problem not in self._operands:
             self._operands[problem] = calls.operands(problem)
-        if candidate["name"] == "stock":
+        arguments = self._operands[problem]
+        if name == "stock":
             refusal, choice, call = None, "stock", calls.stock(problem)
+            arguments = calls.stock_operands(problem, arguments)
         else:
-            refusal, choice, call = calls.kconv(problem, candidate["name"])
-        if refusal is None:
-            count = 1
-            if candidate["mode"] == "graph":
-                count = calls.repetitions(problem)
-                call = calls.in_sequence(call, count)
-            arguments = self._operands[problem]
-            call(*arguments)
-            self._calls[_key(candidate)] = (call, arguments, count)
-        return {"refusal": refusal, "choice": choice}
+            refusal, choice, call = calls.kconv(problem, name)
+        answer = {"refusal": refusal, "choice": choice}
+        if refusal is not None:
+            return answer
+        if mode == "XLA":
+            call = tf.function(call, jit_compile=True)
+
+        def sequence(seconds):
+            count = calls.repetitions(seconds)
+            return calls.in_sequence(call, count), count
+
+        try:
+            return answer | self._stopwatch.prepare(
+                _key(candidate),
+                call,
+                arguments,
+                limit,
+                None if mode == "eager" else sequence,
+            )
+        except tf.errors.OpError as error:
+            # What stock does not take it tells only when it runs.
+            if name != "stock":
+                raise
+            return answer | {"refusal": error.message.splitlines()[0]}
 
     def time(self, candidate, seconds):
-        """Calls once for the caches, then until the time is up."""
-        call, arguments, count = self._calls[_key(candidate)]
-        call(*arguments)
-        times = []
-        while count * sum(times) < seconds:
-            started = time.perf_counter()
-            call(*arguments)
-            times.append((time.perf_counter() - started) / count)
-        return {"seconds": times}
+        """Measures a candidate that is prepared."""
+        return {"seconds": self._stopwatch.measure(_key(candidate), seconds)}
 
     def forget(self):
         """Frees operands and functions."""
         self._operands.clear()
-        self._calls.clear()
+        self._stopwatch.forget()
         return {}
 
 
@@ -99,19 +105,5 @@ def _key(candidate):
     return candidate["name"], candidate["mode"]
 
 
-def main():
-    """Serves until standard input ends."""
-    # What a library prints must not end up among the answers.
-    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    server = Server(int(sys.argv[1]))
-    for line in sys.stdin:
-        try:
-            answer = server.answer(json.loads(line))
-        except Exception as error:
-            answer = {"error": f"{type(error).__name__}: {error}"}
-        answers.write(json.dumps(answer) + "\n")
-
-
 if __name__ == "__main__":
-    main()
+    serve(lambda: Server(int(sys.argv[1])))
