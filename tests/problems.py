@@ -298,6 +298,49 @@ LARGE = {
     "many_images": Case((4, 4), (3, 3), 32, 40, batch=41, padding=_SAME_3),
     "many_groups": Case((14, 14), (3, 3), 128, 128, groups=32, padding=_SAME_3),
     "wide_groups": Case((12, 12), (3, 3), 144, 70, groups=2, padding=_SAME_3),
+    "depthwise_1d": Case((2500,), (9,), 8, 8, groups=8, padding=((4, 4),)),
+    "depthwise_wide": Case((4, 600), (3, 3), 20, 20, groups=20, padding=_SAME_3),
+    "depthwise_many_rows": Case((80, 21), (3, 3), 70, 70, 3, 70, padding=_SAME_3),
+    "depthwise_strided": Case(
+        (41, 43), (5, 5), 48, 48, 2, 48, strides=(2, 2), padding=((2, 2), (1, 2))
+    ),
+    "depthwise_7x7": Case((15, 16), (7, 7), 40, 40, 2, 40, padding=((3, 3), (3, 3))),
+    "depthwise_31x31": Case((29, 24), (31, 31), 24, 24, 2, 24, padding=((15, 15),) * 2),
+    "depthwise_13x10_strided": Case(
+        (33, 30), (13, 10), 17, 17, 2, 17, strides=(2, 2), padding=((6, 5), (4, 9))
+    ),
+    "depthwise_wide_strides": Case(
+        (37, 50), (3, 9), 16, 16, 2, 16, strides=(4, 3), padding=((1, 1), (0, 3))
+    ),
+    "depthwise_multiplier_3_all": Case(
+        (30, 33),
+        (4, 9),
+        11,
+        33,
+        batch=2,
+        groups=11,
+        strides=(2, 4),
+        dilation_rate=(3, 2),
+        padding=((3, 1), (9, 6)),
+    ),
+    "depthwise_multiplier_50": Case((12, 13), (3, 3), 2, 100, 2, 2, padding=_SAME_3),
+    "depthwise_multiplier_channels_first": Case(
+        (13, 14), (5, 3), 6, 12, 2, 6, padding=_SAME_3, layout="channels_first"
+    ),
+    "depthwise_channels_first": Case(
+        (21, 25), (7, 7), 24, 24, 2, 24, padding=((3, 3),) * 2, layout="channels_first"
+    ),
+    "depthwise_3d": Case((9, 10, 11), (3, 5, 3), 24, 24, 2, 24, padding=((1, 1),) * 3),
+    "depthwise_3d_all": Case(
+        (9, 10, 15),
+        (3, 2, 3),
+        10,
+        20,
+        groups=10,
+        strides=(2, 1, 2),
+        dilation_rate=(1, 3, 4),
+        padding=((1, 0), (2, 1), (0, 3)),
+    ),
     "large_kernel": Case((24, 24), (13, 11), 9, 20, padding=((6, 6), (5, 5))),
     "channels_first": Case(
         (20, 22), (3, 3), 33, 65, batch=2, padding=_SAME_3, layout="channels_first"

@@ -1,0 +1,121 @@
+"""What the algorithm "depthwise" takes, chooses and keeps apart."""
+
+import numpy as np
+import pytest
+from problems import PASSES, Case
+
+from kconv import native
+
+core = native.core()
+assert core is not None, native.why_missing()
+
+every_pass = pytest.mark.parametrize("pass_", PASSES)
+
+
+def row(case, pass_="forward", dtype="float32"):
+    rows = case.problem(core, pass_, dtype).explain()
+    return next(r for r in rows if r["algorithm"] == "depthwise")
+
+
+@every_pass
+@pytest.mark.parametrize(
+    ("case", "words"),
+    [
+        (Case((8, 8), (3, 3), 8, 8, groups=4), "one input channel a group"),
+        (Case((8, 8), (3, 3), 8, 8), "one input channel a group"),
+        (Case((4, 4), (1, 1), 2, 514, groups=2), "256 filters"),
+        (Case((70000,), (70000,), 2, 2, groups=2), "65536 taps"),
+    ],
+)
+def test_what_it_refuses(case, words, pass_):
+    assert words in row(case, pass_)["refusal"]
+
+
+@every_pass
+@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16", "float16"])
+@pytest.mark.parametrize("layout", ["channels_last", "channels_first"])
+@pytest.mark.parametrize(
+    "case",
+    [
+        Case((9,), (31,), 5, 5, groups=5, padding=((15, 15),)),
+        Case((8, 9), (1, 1), 4, 8, groups=4),
+        Case((8, 9), (3, 5), 4, 512, groups=4, strides=(2, 3), dilation_rate=(2, 1)),
+        Case((5, 6, 7), (5, 2, 3), 1, 7, strides=(1, 2, 3)),
+        Case((0, 6), (1, 3), 4, 4, batch=0, groups=4),
+    ],
+    ids=str,
+)
+def test_what_it_takes(case, layout, pass_, dtype):
+    case = Case(**{**vars(case), "layout": layout})
+    assert row(case, pass_, dtype)["refusal"] is None
+
+
+@every_pass
+@pytest.mark.parametrize("size", [7, 28, 112])
+@pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (3, 2), (7, 1), (31, 1)])
+@pytest.mark.parametrize("layout", ["channels_last", "channels_first"])
+def test_auto_takes_it_for_the_layers_of_networks(layout, kernel, stride, size, pass_):
+    pad = kernel // 2
+    case = Case(
+        (size, size),
+        (kernel, kernel),
+        96,
+        96,
+        groups=96,
+        strides=(stride, stride),
+        padding=((pad, pad),) * 2,
+        layout=layout,
+    )
+    assert case.problem(core, pass_).choose() == "depthwise"
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        Case((1_000_000,), (9,), 24, 24, groups=24, padding=((4, 4),)),
+        Case((1_000_000,), (9,), 24, 24, groups=24, strides=(1000,)),
+        Case((1_000_000,), (9,), 24, 24, groups=24, dilation_rate=(100_000,)),
+        Case((4000, 4000), (3, 3), 33, 33, groups=33, dilation_rate=(1999, 1999)),
+        Case((4000, 4000), (31, 31), 33, 33, groups=33, strides=(64, 64)),
+        Case((400, 400, 400), (9, 9, 9), 20, 40, groups=20),
+        Case((256, 256), (256, 256), 16, 16, groups=16, padding=((128, 128),) * 2),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("layout", ["channels_last", "channels_first"])
+def test_workspace_does_not_grow_with_the_image(case, layout):
+    case = Case(**{**vars(case), "layout": layout})
+    filters = 4 * np.prod(case.filter_shape)
+    for pass_ in PASSES:
+        problem = case.problem(core, pass_)
+        for dtype in ("float32", "bfloat16"):
+            needed = row(case, pass_, dtype)["workspace"]
+            # Panels and results of a thread, and as many filters as there are slices.
+            slices = 40 if pass_ == "filter_gradient" else 2
+            assert needed <= (16 << 20) + slices * filters, problem
+
+
+@every_pass
+@pytest.mark.parametrize("isa", core.isas())
+@pytest.mark.parametrize("layout", ["channels_last", "channels_first"])
+@pytest.mark.parametrize("multiplier", [1, 3])
+@pytest.mark.parametrize("kernel", [3, 9])
+def test_nan_stays_in_its_window_and_channel(kernel, multiplier, layout, isa, pass_):
+    channels, pad = 19, kernel // 2
+    case = Case(
+        (14, 15),
+        (kernel, kernel),
+        channels,
+        channels * multiplier,
+        groups=channels,
+        padding=((pad, pad),) * 2,
+        layout=layout,
+    )
+    a, b = (np.abs(v) + 1 for v in case.operands(pass_))
+    at = (0, 6, 13, 5) if layout == "channels_last" else (0, 5, 6, 13)
+    a[at] = np.nan
+    report = case.problem(core, pass_).run(a, b, algorithm="depthwise", isa=isa)
+    # The definition on the same operands: whatever meets the NaN is NaN.
+    expected = np.isnan(case.exact(pass_, a, b))
+    assert 0 < expected.sum() < expected.size
+    np.testing.assert_array_equal(np.isnan(report["result"]), expected)
