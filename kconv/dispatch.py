@@ -152,7 +152,7 @@ def candidates(pass_, spec, input_shape, kernel_shape, dtype, deterministic):
         layout=spec.data_format,
         dtype=dtype,
     )
-    refusal = builtin.refusal(pass_, spec, input_shape, kernel_shape)
+    refusal = builtin.refusal(pass_, spec, input_shape, kernel_shape, dtype)
     if deterministic:
         refusal = (
             "Op determinism is on, and stock does not promise the same bits for every "
@@ -160,9 +160,8 @@ def candidates(pass_, spec, input_shape, kernel_shape, dtype, deterministic):
         )
     seconds = None
     if refusal is None:
-        columns = kernel_shape[-2 if pass_ == "input_gradient" else -1]
-        frequency = core.cpu_info()["frequency"]
-        seconds = builtin.seconds(pass_, dtype, problem.macs, columns, frequency)
+        macs, frequency = problem.macs, core.cpu_info()["frequency"]
+        seconds = builtin.seconds(pass_, spec, kernel_shape, dtype, macs, frequency)
     stock = Candidate(builtin.NAME, refusal, seconds)
     return (*(Candidate(**row) for row in problem.explain()), stock)
 
