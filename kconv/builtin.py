@@ -204,7 +204,7 @@ def run(pass_, spec, operands):
     pads = spec.attributes["explicit_paddings"]
     is_depthwise = _is_depthwise(spec, kernel_shape)
     if is_depthwise:
-        kernel = _by_channel(spec, kernel)
+        kernel = _by_channel(spec, kernel, x)
     if spec.dims == 1:  # as an image of one row
         # Of depthwise kernels both strides must be the same.
         strides = (strides[0] if is_depthwise else 1, *strides)
@@ -236,15 +236,27 @@ def run(pass_, spec, operands):
         arguments |= {"input": x, "filter_sizes": sizes, "out_backprop": dy}
     result = function(**arguments)
     if pass_ == "filter_gradient" and is_depthwise:
-        return tf.reshape(result, kernel_shape)
+        return tf.reshape(_zero_if_empty(result, x), kernel_shape)
     if spec.dims == 1:
         result = tf.squeeze(result, 0 if pass_ == "filter_gradient" else 1)
     return result
 
 
-def _by_channel(spec, kernel):
-    """A kernel of groups of one channel, in the shape that stock's kernels take."""
-    return tf.reshape(kernel, (*kernel.shape[:-2], spec.groups, -1))
+def _by_channel(spec, kernel, inputs):
+    """A kernel of groups of one channel, as stock's depthwise kernels take it."""
+    kernel = tf.reshape(kernel, (*kernel.shape[:-2], spec.groups, -1))
+    # For its gradient, which may be stock's.
+    return _zero_if_empty(kernel, inputs)
+
+
+def _zero_if_empty(tensor, inputs):
+    """Returns a tensor, or zeros where there is no image.
+
+    Without any, stock's depthwise filter gradient is memory that nobody wrote to.
+    """
+    if inputs.shape[0]:
+        return tensor
+    return tf.where(tf.shape(inputs)[0] > 0, tensor, tf.zeros_like(tensor))
 
 
 def conv(spec, inputs, kernel, epilogue=NO_EPILOGUE):
@@ -280,7 +292,7 @@ def _conv(spec, inputs, kernel):
     convolve, filters = keras.ops.conv, kernel
     # Other groups keras.ops.conv has XLA compile on CPU, anew for each call.
     if _is_depthwise(spec, kernel.shape) and inputs.dtype.is_floating:
-        convolve, filters = keras.ops.depthwise_conv, _by_channel(spec, kernel)
+        convolve, filters = keras.ops.depthwise_conv, _by_channel(spec, kernel, inputs)
         thin_out = thin_out or len(set(strides)) > 1
     if thin_out or not isinstance(padding, str):
         # "same" depends on the strides, so it is settled before they are taken away.
