@@ -285,7 +285,8 @@ def conv(spec, inputs, kernel, epilogue=NO_EPILOGUE):
 
 
 def _conv(spec, inputs, kernel):
-    if 0 in spec.output_shape(tuple(inputs.shape), tuple(kernel.shape))[1:]:
+    shape = spec.output_shape(tuple(inputs.shape), tuple(kernel.shape))
+    if 0 in shape and None not in shape[1:]:
         return _empty(spec, inputs, kernel)
     strides, padding = spec.strides, spec.padding
     thin_out = max(strides) > 1 and max(spec.dilation_rate) > 1
@@ -328,7 +329,7 @@ def _pad(spec, inputs, kernel_size):
 
 
 def _empty(spec, inputs, kernel):
-    """The output where an axis of it is empty: stock calls that an error."""
+    """The output where it is empty: stock calls that an error, or errs itself."""
     shape = spec.output_shape(tuple(inputs.shape), tuple(kernel.shape))
     shape = [tf.shape(inputs)[0] if n is None else n for n in shape]
     # The sums change nothing, but give both operands a gradient, which is zero.
