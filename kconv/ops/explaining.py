@@ -38,7 +38,8 @@ def explain(
     """Tells what each algorithm says about a convolution, and which one runs.
 
     The first arguments are those of `kconv.ops.conv`, except that shapes will do
-    instead of tensors.
+    instead of tensors. For `kconv.ops.depthwise_conv` give the kernel the shape
+    `(*kernel_size, 1, channels * multiplier)`.
 
     Args:
         inputs: Tensor, KerasTensor or tuple of ints. An unknown batch is estimated as
