@@ -54,9 +54,10 @@ _PASSES = ("forward", "input_gradient", "filter_gradient")
 
 # The same of depthwise convolutions: for kernels of at most 3 columns, and for others.
 # Seen on Zen 3 with images of 14 to 112 pixels and 32 to 512 channels. They differ by
-# up to two times, to both sides. The half types are refused.
+# up to two times, to both sides; oneDNN's filter gradient of wide kernels by more. The
+# half types are refused.
 _DEPTHWISE_EFFICIENCY = {
-    "onednn": ((0.22, 0.20, 0.12), (0.30, 0.30, 0.06)),
+    "onednn": ((0.22, 0.20, 0.12), (0.30, 0.30, 0.05)),
     "eigen": ((0.09, 0.08, 0.08), (0.09, 0.08, 0.08)),
 }
 
