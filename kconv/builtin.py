@@ -52,6 +52,15 @@ _EFFICIENCY = {
 }
 _PASSES = ("forward", "input_gradient", "filter_gradient")
 
+# The same of depthwise convolutions: for kernels of at most 3 columns, and for others.
+# Seen on Zen 3 with images of 14 to 112 pixels and 32 to 512 channels. They differ by
+# up to two times, to both sides; oneDNN's filter gradient of wide kernels by more. The
+# half types are refused.
+_DEPTHWISE_EFFICIENCY = {
+    "onednn": ((0.22, 0.20, 0.12), (0.30, 0.30, 0.05)),
+    "eigen": ((0.09, 0.08, 0.08), (0.09, 0.08, 0.08)),
+}
+
 # Eigen multiplies matrices and gathers patches on the way; an element that it gathers
 # costs it as much as so many multiply-adds (few channels on Zen 3).
 _EIGEN_GATHER = 60
@@ -63,7 +72,7 @@ _OVERHEAD = 5e-6
 _ONEDNN_FLAGS = {"avx512_vnni", "avx512_bf16", "avx_vnni", "amx_tile"}
 
 
-def refusal(pass_, spec, input_shape, kernel_shape):
+def refusal(pass_, spec, input_shape, kernel_shape, dtype):
     """Returns the sentence why stock's CPU kernels cannot take a problem, or None."""
     output_shape = spec.output_shape(input_shape, kernel_shape)
     sizes = [math.prod(shape) for shape in (input_shape, kernel_shape, output_shape)]
@@ -73,6 +82,8 @@ def refusal(pass_, spec, input_shape, kernel_shape):
         return "Stock kernels count elements in 32 bits."
     if spec.data_format == "channels_first":
         return "Stock CPU kernels take channels_last only."
+    if _is_depthwise(spec, kernel_shape):
+        return _depthwise_refusal(spec, dtype)
     if spec.groups > 1:
         return "Stock takes groups on CPU by compiling with XLA, anew for each call."
     if max(spec.dilation_rate) > 1 and (spec.dims == 3 or pass_ != "forward"):
@@ -82,28 +93,68 @@ def refusal(pass_, spec, input_shape, kernel_shape):
     return None
 
 
-def seconds(pass_, dtype, macs, columns, frequency):
+def _depthwise_refusal(spec, dtype):
+    if max(spec.dilation_rate) > 1:
+        return "Stock depthwise kernels do not know dilation."
+    if len(set(spec.strides)) > 1:
+        return "Stock depthwise kernels take equal strides only."
+    if dtype in ("float16", "bfloat16"):
+        # A filter gradient in bfloat16 was off by a sixth.
+        return "Stock depthwise kernels round half types after every addition."
+    return None
+
+
+def _is_depthwise(spec, kernel_shape):
+    """Whether stock has kernels of its own for these groups, of one channel each."""
+    return spec.dims < 3 and spec.groups > 1 and kernel_shape[-2] == 1
+
+
+def seconds(pass_, spec, kernel_shape, dtype, macs, frequency):
     """Estimated seconds of one stock op on one core.
+
+    As if stock shared its work among cores as kconv does. Its depthwise kernels share
+    images only in the gradients, so that a batch of one takes one core; the batch may
+    not be known, nor are the cores that other ops leave.
 
     Args:
         pass_: String, the name of a pass.
+        spec: A `ConvSpec`, of a problem that is not refused.
+        kernel_shape: Tuple of ints.
         dtype: String.
         macs: Float, the multiply-accumulates of the problem.
-        columns: Int, the channels that each element of the image is multiplied for:
-            those of the input for the input gradient, else those of the output.
         frequency: Float, of the processor in Hz.
 
     Returns:
         Float.
     """
     engine, isa, lanes = _engine()
-    efficiency = _EFFICIENCY[engine, isa][dtype][_PASSES.index(pass_)]
+    if _is_depthwise(spec, kernel_shape):
+        work = _depthwise_work(pass_, spec, kernel_shape, dtype, macs)
+        # TensorFlow is compiled for AVX, whatever the processor has; what oneDNN does
+        # with AVX-512 has not been timed.
+        lanes = min(lanes, 8)
+    else:
+        work = macs / _EFFICIENCY[engine, isa][dtype][_PASSES.index(pass_)]
+        if engine == "eigen":
+            # The channels that each element of the image is multiplied for.
+            columns = kernel_shape[-2 if pass_ == "input_gradient" else -1]
+            work += _EIGEN_GATHER * macs / columns
     if dtype == "float64":
         lanes /= 2
-    work = macs / efficiency
-    if engine == "eigen":
-        work += _EIGEN_GATHER * macs / columns
     return _OVERHEAD + work / (frequency * lanes * 2)
+
+
+def _depthwise_work(pass_, spec, kernel_shape, dtype, macs):
+    """Multiply-accumulates at the peak that would take as long."""
+    engine, _, _ = _engine()
+    # oneDNN takes neither of these, or no faster than Eigen.
+    if dtype == "float64" or kernel_shape[-1] > spec.groups:
+        engine = "eigen"
+    if engine == "eigen" and pass_ == "input_gradient":
+        # It looks at every tap for every pixel.
+        macs *= math.prod(spec.strides)
+    wide = kernel_shape[-3] > 3
+    return macs / _DEPTHWISE_EFFICIENCY[engine][wide][_PASSES.index(pass_)]
 
 
 @functools.cache
@@ -129,6 +180,11 @@ _KERNELS = {
     (3, "input_gradient"): tf.raw_ops.Conv3DBackpropInputV2,
     (3, "filter_gradient"): tf.raw_ops.Conv3DBackpropFilterV2,
 }
+_DEPTHWISE_KERNELS = {
+    "forward": tf.raw_ops.DepthwiseConv2dNative,
+    "input_gradient": tf.raw_ops.DepthwiseConv2dNativeBackpropInput,
+    "filter_gradient": tf.raw_ops.DepthwiseConv2dNativeBackpropFilter,
+}
 
 
 def run(pass_, spec, operands):
@@ -144,10 +200,16 @@ def run(pass_, spec, operands):
         A tensor.
     """
     x, kernel, dy = operands
+    kernel_shape = kernel.shape
     strides, dilations = spec.strides, spec.dilation_rate
     pads = spec.attributes["explicit_paddings"]
+    is_depthwise = _is_depthwise(spec, kernel_shape)
+    if is_depthwise:
+        kernel = _by_channel(spec, kernel, x)
     if spec.dims == 1:  # as an image of one row
-        strides, dilations = (1, *strides), (1, *dilations)
+        # Of depthwise kernels both strides must be the same.
+        strides = (strides[0] if is_depthwise else 1, *strides)
+        dilations = (1, *dilations)
         pads = pads and [0, 0, *pads]
         x, dy = (t if t is None else tf.expand_dims(t, 1) for t in (x, dy))
         kernel = tf.expand_dims(kernel, 0)
@@ -159,7 +221,12 @@ def run(pass_, spec, operands):
     }
     if spec.dims < 3:
         arguments["explicit_paddings"] = pads and [0, 0, *pads, 0, 0]
-        arguments["use_cudnn_on_gpu"] = True
+    if is_depthwise:
+        function = _DEPTHWISE_KERNELS[pass_]
+    else:
+        function = _KERNELS[max(spec.dims, 2), pass_]
+        if spec.dims < 3:
+            arguments["use_cudnn_on_gpu"] = True
     if pass_ == "forward":
         arguments |= {"input": x, "filter": kernel}
     elif pass_ == "input_gradient":
@@ -168,18 +235,38 @@ def run(pass_, spec, operands):
     else:
         sizes = tf.shape(kernel)
         arguments |= {"input": x, "filter_sizes": sizes, "out_backprop": dy}
-    result = _KERNELS[max(spec.dims, 2), pass_](**arguments)
+    result = function(**arguments)
+    if pass_ == "filter_gradient" and is_depthwise:
+        return tf.reshape(_zero_if_empty(result, x), kernel_shape)
     if spec.dims == 1:
         result = tf.squeeze(result, 0 if pass_ == "filter_gradient" else 1)
     return result
 
 
+def _by_channel(spec, kernel, inputs):
+    """A kernel of groups of one channel, as stock's depthwise kernels take it."""
+    kernel = tf.reshape(kernel, (*kernel.shape[:-2], spec.groups, -1))
+    # For its gradient, which may be stock's.
+    return _zero_if_empty(kernel, inputs)
+
+
+def _zero_if_empty(tensor, inputs):
+    """Returns a tensor, or zeros where there is no image.
+
+    Without any, stock's depthwise filter gradient is memory that nobody wrote to.
+    """
+    if inputs.shape[0]:
+        return tensor
+    return tf.where(tf.shape(inputs)[0] > 0, tensor, tf.zeros_like(tensor))
+
+
 def conv(spec, inputs, kernel, epilogue=NO_EPILOGUE):
     """Computes any convolution, with its stock gradients, on any device and in XLA.
 
-    Stock lacks explicit padding, strides together with dilation and, on CPU,
-    channels_first: the first is padded beforehand, the second thinned out afterwards,
-    the third transposed. `spec.algorithm` is not looked at.
+    Stock lacks explicit padding, strides together with dilation, unequal strides of
+    depthwise kernels and, on CPU, channels_first: the first is padded beforehand, the
+    next two are thinned out afterwards, the last is transposed. `spec.algorithm` is not
+    looked at.
 
     Args:
         spec: A `ConvSpec`.
@@ -199,17 +286,23 @@ def conv(spec, inputs, kernel, epilogue=NO_EPILOGUE):
 
 
 def _conv(spec, inputs, kernel):
-    if 0 in spec.output_shape(tuple(inputs.shape), tuple(kernel.shape))[1:]:
+    shape = spec.output_shape(tuple(inputs.shape), tuple(kernel.shape))
+    if 0 in shape and None not in shape[1:]:
         return _empty(spec, inputs, kernel)
     strides, padding = spec.strides, spec.padding
     thin_out = max(strides) > 1 and max(spec.dilation_rate) > 1
+    convolve, filters = keras.ops.conv, kernel
+    # Other groups keras.ops.conv has XLA compile on CPU, anew for each call.
+    if _is_depthwise(spec, kernel.shape) and inputs.dtype.is_floating:
+        convolve, filters = keras.ops.depthwise_conv, _by_channel(spec, kernel, inputs)
+        thin_out = thin_out or len(set(strides)) > 1
     if thin_out or not isinstance(padding, str):
         # "same" depends on the strides, so it is settled before they are taken away.
         inputs = _pad(spec, inputs, tuple(kernel.shape[:-2]))
         padding = "VALID"
-    outputs = keras.ops.conv(
+    outputs = convolve(
         inputs,
-        kernel,
+        filters,
         strides=1 if thin_out else strides,
         padding=padding.lower(),
         data_format=spec.data_format,
@@ -237,7 +330,7 @@ def _pad(spec, inputs, kernel_size):
 
 
 def _empty(spec, inputs, kernel):
-    """The output where an axis of it is empty: stock calls that an error."""
+    """The output where it is empty: stock calls that an error, or errs itself."""
     shape = spec.output_shape(tuple(inputs.shape), tuple(kernel.shape))
     shape = [tf.shape(inputs)[0] if n is None else n for n in shape]
     # The sums change nothing, but give both operands a gradient, which is zero.

@@ -10,16 +10,30 @@ import keras
 from kconv import layers, ops
 
 # Stock layer -> kconv's layer of the same weights and, but for `algorithm`, arguments.
-_COUNTERPARTS = {keras.layers.Conv2D: layers.Conv2D}
+_COUNTERPARTS = {
+    keras.layers.Conv2D: layers.Conv2D,
+    keras.layers.DepthwiseConv1D: layers.DepthwiseConv1D,
+    keras.layers.DepthwiseConv2D: layers.DepthwiseConv2D,
+    keras.layers.SeparableConv1D: layers.SeparableConv1D,
+    keras.layers.SeparableConv2D: layers.SeparableConv2D,
+}
+
+# kconv's operation -> Keras's function of the same operands, and how many they are.
+_FUNCTIONS = {
+    ops.Conv: (keras.ops.conv, 2),
+    ops.DepthwiseConv: (keras.ops.depthwise_conv, 2),
+    ops.SeparableConv: (keras.ops.separable_conv, 3),
+}
 
 
 def convert(model, algorithm="auto"):
     """Returns a copy of a model with kconv layers in the place of stock ones.
 
     Each layer that is exactly a `keras.layers.Conv2D`, wherever it is in the model,
-    becomes a `kconv.layers.Conv2D`, and each `kconv.layers.Conv2D` gets the algorithm;
-    layers of other classes, subclasses of `Conv2D` too, are copied as they are. The
-    copy has the same names, weights in the same order, states (such as vocabularies),
+    becomes a `kconv.layers.Conv2D`, and so do `DepthwiseConv1D`, `DepthwiseConv2D`,
+    `SeparableConv1D` and `SeparableConv2D`; kconv's own layers get the algorithm.
+    Layers of other classes, subclasses of these too, are copied as they are. The copy
+    has the same names, weights in the same order, states (such as vocabularies),
     trainable flags, dtype policies and shared layers, and shares no variable with
     `model`, which is left as it was. A compiled model is compiled again from its
     configuration, with the state of its optimizer; where that cannot be done, as for a
@@ -31,7 +45,9 @@ def convert(model, algorithm="auto"):
             are made again by its constructor, which must take what that of Sequential
             or Functional takes.
         algorithm: String, the argument of the new layers: `"auto"`, `"auto:strict"` or
-            a name out of `kconv.ops.algorithms()`.
+            a name out of `kconv.ops.algorithms()`. Where a layer's shapes are refused
+            by an algorithm that is forced, as depthwise ones are by `"winograd"`, the
+            layer raises an error when it is called.
 
     Returns:
         A model.
@@ -46,24 +62,27 @@ def convert(model, algorithm="auto"):
     >>> model = kconv.convert(keras.applications.ResNet50(weights=None))
     """
     ops.check_algorithm(algorithm)
-    counterparts = _COUNTERPARTS | {ours: ours for ours in _COUNTERPARTS.values()}
+    own = (*_COUNTERPARTS.values(), layers.DepthwiseConv3D, layers.SeparableConv3D)
+    counterparts = _COUNTERPARTS | {layer: layer for layer in own}
     return _swap(model, counterparts, {"algorithm": algorithm})
 
 
 def revert(model):
     """Returns a copy of a model with stock layers in the place of kconv's.
 
-    The inverse of `kconv.convert`, which tells what is kept. A `kconv.ops.conv` in the
-    graph of a Functional model becomes a `keras.ops.conv`, unless its padding is not
-    `"valid"` or `"same"`, it has both strides and dilation, or it has a bias or an
-    activation, which Keras does not do.
+    The inverse of `kconv.convert`, which tells what is kept. A `kconv.ops.conv`,
+    `depthwise_conv` or `separable_conv` in the graph of a Functional model becomes that
+    of `keras.ops`, where Keras can do it: with padding `"valid"` or `"same"`, without
+    bias and activation, and with strides or dilation, not both; a depthwise one in one
+    or two dimensions and with equal strides. `kconv.layers.DepthwiseConv3D` and
+    `SeparableConv3D`, which Keras does not have, are copied as they are.
 
     Args:
         model: A Sequential or Functional model.
 
     Returns:
-        A model, which needs kconv only for such a `kconv.ops.conv` and for subclasses
-        of its layers.
+        A model, which needs kconv only for what Keras does not do, and for subclasses
+        of kconv's layers.
 
     Raises:
         TypeError: If `model` is not a Keras model.
@@ -181,7 +200,7 @@ class _Swapper:
         return copy
 
     def _copy_layer(self, layer):
-        if type(layer) is ops.Conv and self.arguments["algorithm"] is None:
+        if type(layer) in _FUNCTIONS and self.arguments["algorithm"] is None:
             return _stock_operation(layer)
         config = layer.get_config()
         if type(layer).__module__.startswith(("keras.", "kconv.")):
@@ -270,21 +289,33 @@ def _is_plain_wrapper(layer):
 
 
 def _stock_operation(node):
-    """Returns a copy of a node of `kconv.ops.conv`, by Keras if it can express that."""
+    """Returns a copy of a node of `kconv.ops`, by Keras if it can express that."""
     config = node.get_config()
-    strided, dilated = (
-        max(keras.tree.flatten(config[key])) > 1 for key in ("strides", "dilation_rate")
-    )
-    named = str(config["padding"]).lower() in ("valid", "same")
-    # A bias is an operand, the third one.
-    more = any(len(call.arguments.args) > 2 for call in node._inbound_nodes)
-    more = more or config["activation"] not in (None, "linear")
-    if not named or more or (strided and dilated):
+    if not _keras_can(node, config):
         return type(node).from_config(config)
     del config["algorithm"], config["activation"]
-    # The class of Keras's nodes has no public name.
-    tensor = keras.KerasTensor((1, 1, 1))
-    return type(keras.ops.conv(tensor, tensor)._keras_history.operation)(**config)
+    # The classes of Keras's nodes have no public names.
+    function, count = _FUNCTIONS[type(node)]
+    tensors = [keras.KerasTensor((1, 1, 1))] * count
+    return type(function(*tensors)._keras_history.operation)(**config)
+
+
+def _keras_can(node, config):
+    """Whether Keras's function does the same on a CPU."""
+    _, count = _FUNCTIONS[type(node)]
+    operands = [call.arguments.args for call in node._inbound_nodes]
+    # A bias is an operand, the last one.
+    more = any(len(given) > count for given in operands)
+    if more or config["activation"] not in (None, "linear"):
+        return False
+    strides = keras.tree.flatten(config["strides"])
+    dilated = max(keras.tree.flatten(config["dilation_rate"])) > 1
+    if type(node) is not ops.Conv:
+        deep = any(len(given[0].shape) > 4 for given in operands)
+        if deep or len(set(strides)) > 1:
+            return False
+    named = str(config["padding"]).lower() in ("valid", "same")
+    return named and not (dilated and max(strides) > 1)
 
 
 def _copy_policies(layer, copy):

@@ -152,7 +152,7 @@ def candidates(pass_, spec, input_shape, kernel_shape, dtype, deterministic):
         layout=spec.data_format,
         dtype=dtype,
     )
-    refusal = builtin.refusal(pass_, spec, input_shape, kernel_shape)
+    refusal = builtin.refusal(pass_, spec, input_shape, kernel_shape, dtype)
     if deterministic:
         refusal = (
             "Op determinism is on, and stock does not promise the same bits for every "
@@ -160,9 +160,8 @@ def candidates(pass_, spec, input_shape, kernel_shape, dtype, deterministic):
         )
     seconds = None
     if refusal is None:
-        columns = kernel_shape[-2 if pass_ == "input_gradient" else -1]
-        frequency = core.cpu_info()["frequency"]
-        seconds = builtin.seconds(pass_, dtype, problem.macs, columns, frequency)
+        macs, frequency = problem.macs, core.cpu_info()["frequency"]
+        seconds = builtin.seconds(pass_, spec, kernel_shape, dtype, macs, frequency)
     stock = Candidate(builtin.NAME, refusal, seconds)
     return (*(Candidate(**row) for row in problem.explain()), stock)
 
@@ -257,7 +256,7 @@ def prepare_filter(kernel, strides, groups, algorithm):
     return None if prepared.shape.num_elements() == 0 else prepared
 
 
-def conv(spec, inputs, kernel, epilogue=NO_EPILOGUE, prepared=None):
+def conv(spec, inputs, kernel, epilogue=NO_EPILOGUE, prepared=None, told_shape=None):
     """Computes a convolution, each pass of it and of its gradients by its best kernel.
 
     Args:
@@ -266,6 +265,8 @@ def conv(spec, inputs, kernel, epilogue=NO_EPILOGUE, prepared=None):
         kernel: A tensor of the same dtype.
         epilogue: An `Epilogue`.
         prepared: A `Prepared`, or None.
+        told_shape: Tuple, the shape of the kernel that the caller knows, for errors;
+            by default that of `kernel`.
 
     Returns:
         A tensor.
@@ -277,21 +278,35 @@ def conv(spec, inputs, kernel, epilogue=NO_EPILOGUE, prepared=None):
     if not is_auto(spec.algorithm):
         shapes = tuple(inputs.shape), tuple(kernel.shape)
         if None not in spec.size(shapes[0]):  # else the op decides when it runs
-            check_not_refused("forward", spec, *shapes, dtype)
+            check_not_refused("forward", spec, *shapes, dtype, told_shape)
     return run("forward", spec, Operands(inputs, kernel), epilogue, prepared)
 
 
 @functools.lru_cache(maxsize=4096)
-def check_not_refused(pass_, spec, input_shape, kernel_shape, dtype):
-    """Raises ValueError if all that the algorithm of `spec` allows refuse a problem."""
+def refusal(pass_, spec, input_shape, kernel_shape, dtype):
+    """Returns why all that the algorithm of `spec` allows refuse a problem, or None."""
     shape = known_shape(spec, input_shape, kernel_shape, _SMALL_BATCH)
     rows = candidates(pass_, spec, shape, kernel_shape, dtype, False)
     rows = allowed(rows, spec.algorithm)
-    if cheapest(rows) is None:
+    return rows[0].refusal if cheapest(rows) is None else None
+
+
+def check_not_refused(pass_, spec, input_shape, kernel_shape, dtype, told_shape=None):
+    """Raises ValueError if all that the algorithm of `spec` allows refuse a problem."""
+    sentence = refusal(pass_, spec, input_shape, kernel_shape, dtype)
+    if sentence is not None:
         raise ValueError(
-            f"{rows[0].refusal} Received: algorithm={spec.algorithm!r}, inputs.shape="
-            f"{input_shape}, kernel.shape={kernel_shape}"
+            f"{sentence} Received: algorithm={spec.algorithm!r}, inputs.shape="
+            f"{input_shape}, kernel.shape={told_shape or kernel_shape}"
         )
+
+
+def takes_all_passes(spec, input_shape, kernel_shape, dtype):
+    """Whether what the algorithm of `spec` allows refuses no pass of a convolution."""
+    if why_stock(spec.algorithm, dtype) or is_auto(spec.algorithm):
+        return True
+    problem = spec, input_shape, kernel_shape, dtype
+    return all(refusal(pass_, *problem) is None for pass_ in PASSES)
 
 
 def run(pass_, spec, operands, epilogue=NO_EPILOGUE, prepared=None):

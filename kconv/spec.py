@@ -153,29 +153,85 @@ def conv_spec(
     Raises:
         ValueError: If an argument is wrong, or does not fit to another one.
     """
+    _check_ranks(input_shape, kernel_shape)
     dims = len(kernel_shape) - 2
-    if not 1 <= dims <= 3 or len(input_shape) != len(kernel_shape):
-        raise ValueError(
-            "`inputs` and `kernel` must have the same rank, which is 3, 4 or 5 for "
-            "convolutions of 1, 2 or 3 spatial dimensions. Received: "
-            f"inputs.shape={input_shape}, kernel.shape={kernel_shape}"
-        )
-    if data_format is None:
-        data_format = keras.config.image_data_format()
-    if data_format not in ("channels_last", "channels_first"):
-        raise ValueError(
-            "`data_format` must be 'channels_last' or 'channels_first'. Received: "
-            f"data_format={data_format!r}"
-        )
     return _checked_spec(
         input_shape,
         kernel_shape,
         _positive("strides", strides, dims),
         _standard_padding(padding, dims),
-        data_format,
+        _standard_format(data_format),
         _positive("dilation_rate", dilation_rate, dims),
         algorithm,
     )
+
+
+def depthwise_spec(
+    input_shape,
+    kernel_shape,
+    strides=1,
+    padding="valid",
+    data_format=None,
+    dilation_rate=1,
+    algorithm="auto",
+):
+    """Checks the arguments of `kconv.ops.depthwise_conv`, as `conv_spec` those of conv.
+
+    Args:
+        input_shape: As in `conv_spec`.
+        kernel_shape: As in `conv_spec`, with the channels and their multiplier last.
+        strides: As in `conv_spec`.
+        padding: As in `conv_spec`.
+        data_format: As in `conv_spec`.
+        dilation_rate: As in `conv_spec`.
+        algorithm: As in `conv_spec`.
+
+    Returns:
+        A `ConvSpec` with a group for each channel, which convolves with a kernel of the
+        shape `grouped_shape(kernel_shape)`.
+
+    Raises:
+        ValueError: As `conv_spec`.
+    """
+    _check_ranks(input_shape, kernel_shape)
+    data_format = _standard_format(data_format)
+    dims = len(kernel_shape) - 2
+    channels = input_shape[-1 if data_format == "channels_last" else 1]
+    known = channels is not None and None not in kernel_shape
+    if known and 0 not in kernel_shape and channels != kernel_shape[-2]:
+        raise ValueError(
+            "`inputs` must have as many channels as a depthwise `kernel` has in its "
+            f"last axis but one. Received: inputs.shape={input_shape}, kernel.shape="
+            f"{kernel_shape}, data_format={data_format!r}"
+        )
+    return _checked_spec(
+        input_shape,
+        grouped_shape(kernel_shape),
+        _positive("strides", strides, dims),
+        _standard_padding(padding, dims),
+        data_format,
+        _positive("dilation_rate", dilation_rate, dims),
+        algorithm,
+        told_shape=kernel_shape,
+    )
+
+
+def grouped_shape(kernel_shape):
+    """Shape of a depthwise kernel as that of a convolution in groups of one channel.
+
+    The elements are in the same order: output channel `c * multiplier + j` is the j-th
+    of channel c.
+
+    Args:
+        kernel_shape: Tuple of ints, `(*kernel_size, channels, multiplier)`; None for an
+            unknown size.
+
+    Returns:
+        A tuple, `(*kernel_size, 1, channels * multiplier)`.
+    """
+    *kernel_size, channels, multiplier = kernel_shape
+    unknown = None in (channels, multiplier)
+    return (*kernel_size, 1, None if unknown else channels * multiplier)
 
 
 def is_integer(value):
@@ -190,6 +246,26 @@ def plain(value):
     if isinstance(value, list | tuple):
         return tuple(plain(one) for one in value)
     return value
+
+
+def _check_ranks(input_shape, kernel_shape):
+    if not 3 <= len(kernel_shape) <= 5 or len(input_shape) != len(kernel_shape):
+        raise ValueError(
+            "`inputs` and `kernel` must have the same rank, which is 3, 4 or 5 for "
+            "convolutions of 1, 2 or 3 spatial dimensions. Received: "
+            f"inputs.shape={input_shape}, kernel.shape={kernel_shape}"
+        )
+
+
+def _standard_format(data_format):
+    if data_format is None:
+        data_format = keras.config.image_data_format()
+    if data_format not in ("channels_last", "channels_first"):
+        raise ValueError(
+            "`data_format` must be 'channels_last' or 'channels_first'. Received: "
+            f"data_format={data_format!r}"
+        )
+    return data_format
 
 
 def _positive(name, value, dims):
@@ -230,9 +306,18 @@ def _standard_padding(padding, dims):
 # An eager call pays for a look-up here, not for the checks.
 @functools.lru_cache(maxsize=4096)
 def _checked_spec(
-    input_shape, kernel_shape, strides, padding, data_format, dilation_rate, algorithm
+    input_shape,
+    kernel_shape,
+    strides,
+    padding,
+    data_format,
+    dilation_rate,
+    algorithm,
+    told_shape=None,
 ):
-    received = f"Received: inputs.shape={input_shape}, kernel.shape={kernel_shape}"
+    # Errors tell the kernel that the caller knows.
+    told_shape = told_shape or kernel_shape
+    received = f"Received: inputs.shape={input_shape}, kernel.shape={told_shape}"
     channels = input_shape[-1 if data_format == "channels_last" else 1]
     kernel_size, group_channels, filters = (
         kernel_shape[:-2],
@@ -263,13 +348,13 @@ def _checked_spec(
     elif isinstance(padding, str):
         padding = padding.upper()
     spec = ConvSpec(strides, dilation_rate, padding, groups, data_format, algorithm)
-    _check_sizes(spec, input_shape, kernel_shape)
+    _check_sizes(spec, input_shape, kernel_shape, told_shape)
     return spec
 
 
-def _check_sizes(spec, input_shape, kernel_shape):
+def _check_sizes(spec, input_shape, kernel_shape, told_shape):
     received = (
-        f"Received: inputs.shape={input_shape}, kernel.shape={kernel_shape}, strides="
+        f"Received: inputs.shape={input_shape}, kernel.shape={told_shape}, strides="
         f"{spec.strides}, padding={spec.padding}, dilation_rate={spec.dilation_rate}"
     )
     # Unknown sizes are as good as 1 here: the op itself checks the sizes that come.

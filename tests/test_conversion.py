@@ -9,6 +9,11 @@ from tiling import tolerance
 
 import kconv
 
+CONVERTED = (
+    *("Conv2D", "DepthwiseConv1D", "DepthwiseConv2D"),
+    *("SeparableConv1D", "SeparableConv2D"),
+)
+
 
 def images(*shape, seed=0):
     return np.random.default_rng(seed).standard_normal(shape).astype("float32")
@@ -55,7 +60,14 @@ def classes(model, kind):
 
 def convs(model):
     """Names of stock and of kconv layers."""
-    return classes(model, layers.Conv2D), classes(model, kconv.layers.Conv2D)
+    return tuple(
+        [
+            layer.name
+            for layer in flatten(model)
+            if type(layer) in [getattr(module, name) for name in CONVERTED]
+        ]
+        for module in (layers, kconv.layers)
+    )
 
 
 def flags(model):
@@ -185,14 +197,13 @@ def double(x):
     return 2 * x
 
 
-def test_what_is_not_exactly_conv2d_stays():
+def test_what_is_of_another_class_stays():
     inputs = keras.Input((2, 8, 8, 4))
     x = layers.TimeDistributed(layers.Conv2D(4, 3, name="wrapped"))(inputs)
     x = layers.Reshape((6, 12, 4))(x)
     x = Mine(4, 3, padding="same", name="mine")(x)
-    x = layers.DepthwiseConv2D(3)(x)
     x = layers.Conv2DTranspose(4, 3)(x)
-    x = layers.SeparableConv2D(4, 3)(x)
+    x = layers.Conv2DTranspose(4, 3, padding="same")(x)
     x = layers.Conv2D(3, 1, activation=double, name="plain")(x)
     x = layers.Lambda(lambda x: keras.ops.square(x) + 1, name="anonymous")(x)
     model = keras.Model(inputs, layers.Dropout(0.5)(x))
@@ -486,6 +497,61 @@ def test_conv_of_a_graph_is_reverted():
     np.testing.assert_allclose(reverted(x), y, rtol=0, atol=error)
     converted = kconv.convert(reverted)
     assert len(converted.operations) == len(model.operations)
+
+
+def test_depthwise_operations_of_a_graph_are_reverted():
+    inputs = keras.Input((8, 8, 4))
+    kernel, pointwise = images(3, 3, 4, 2), images(1, 1, 8, 4)
+    same = {"padding": "same"}
+    x = kconv.ops.separable_conv(inputs, kernel, pointwise, **same, algorithm="gemm")
+    x = kconv.ops.depthwise_conv(x, kernel[..., :1], dilation_rate=2, **same)
+    x = kconv.ops.separable_conv(x, kernel, pointwise, **same, bias=images(4))
+    x = kconv.ops.separable_conv(x, kernel, pointwise, **same, activation="relu")
+    x = kconv.ops.depthwise_conv(x, kernel[..., :1], strides=(2, 1), **same)
+    x = kconv.ops.depthwise_conv(x, kernel[..., :1], padding=((1, 1), (0, 1)))
+    x = kconv.ops.depthwise_conv(x, kernel[..., :1], strides=2, padding="SAME")
+    x = keras.ops.expand_dims(x, 1)
+    x = kconv.ops.depthwise_conv(x, images(1, 2, 2, 4, 1))
+    model = keras.Model(inputs, x)
+    reverted = kconv.revert(model)
+    kinds = kconv.ops.DepthwiseConv, kconv.ops.SeparableConv
+    ours = [
+        isinstance(op, kinds) for op in reverted.operations if "Conv" in str(type(op))
+    ]
+    assert ours == [False, False, True, True, True, True, False, True]
+    x = images(2, 8, 8, 4)
+    y = model(x).numpy()
+    np.testing.assert_allclose(reverted(x), y, rtol=0, atol=1e-5 * np.abs(y).max())
+
+
+def test_layers_that_keras_does_not_have_stay():
+    inputs = keras.Input((5, 6, 7, 2))
+    x = kconv.layers.DepthwiseConv3D(3, depth_multiplier=2, name="deep")(inputs)
+    x = kconv.layers.SeparableConv3D(4, 2, activation="relu", name="deeper")(x)
+    model = keras.Model(inputs, x)
+    randomize(model)
+    x = images(2, 5, 6, 7, 2)
+    converted = kconv.convert(model, algorithm="gemm")
+    for copy in (converted, kconv.revert(model)):
+        assert_same(model, copy, x)
+        assert type(copy.get_layer("deep")) is kconv.layers.DepthwiseConv3D
+        assert type(copy.get_layer("deeper")) is kconv.layers.SeparableConv3D
+    assert converted.get_layer("deep").algorithm == "gemm"
+    assert kconv.revert(model).get_layer("deeper").algorithm == "auto"
+
+
+def test_depthwise_and_separable_layers():
+    inputs = keras.Input((8, 8, 4))
+    x = layers.DepthwiseConv2D(3, depth_multiplier=2, activation="relu")(inputs)
+    x = layers.SeparableConv2D(6, 3, padding="same", use_bias=False)(x)
+    x = layers.TimeDistributed(layers.SeparableConv1D(5, 3))(x)
+    x = layers.TimeDistributed(layers.DepthwiseConv1D(3, strides=2))(x)
+    model = keras.Model(inputs, x)
+    converted = check_both_ways(model, images(2, 8, 8, 4))
+    assert len(convs(converted)[1]) == 4
+    forced = kconv.convert(model, algorithm="winograd")
+    with pytest.raises(ValueError, match="algorithm='winograd'"):
+        forced(images(2, 8, 8, 4))
 
 
 def test_what_cannot_be_converted():

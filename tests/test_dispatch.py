@@ -314,7 +314,7 @@ def test_stock_does_what_it_does_not_refuse(shape, kernel_shape, options, dtype)
         )
     )
     for pass_ in PASSES:
-        assert builtin.refusal(pass_, spec, shape, kernel_shape) is None
+        assert builtin.refusal(pass_, spec, shape, kernel_shape, dtype) is None
         theirs = builtin.run(pass_, spec, operands)
         ours = dispatch._run_native(pass_, spec, operands)
         # Sums of small integers are exact, even in bfloat16 up to 256.

@@ -4,19 +4,12 @@ import keras
 import tensorflow as tf
 
 from kconv import ops
+from kconv.layers.fused import FusedConv
 from kconv.prepared import Slot
-
-# The activations that the convolution applies itself, by the functions that Keras makes
-# of their names.
-_ACTIVATIONS = {
-    "linear": keras.activations.linear,
-    "relu": keras.activations.relu,
-    "relu6": keras.activations.relu6,
-}
 
 
 @keras.saving.register_keras_serializable(package="kconv")
-class Conv2D(keras.layers.Conv2D):
+class Conv2D(FusedConv, keras.layers.Conv2D):
     """2D convolution layer.
 
     `keras.layers.Conv2D` with the convolution computed by `kconv.ops.conv`: by the
@@ -121,7 +114,6 @@ class Conv2D(keras.layers.Conv2D):
         algorithm="auto",
         **kwargs,
     ):
-        ops.check_algorithm(algorithm)
         super().__init__(
             filters,
             kernel_size,
@@ -139,11 +131,9 @@ class Conv2D(keras.layers.Conv2D):
             activity_regularizer=activity_regularizer,
             kernel_constraint=kernel_constraint,
             bias_constraint=bias_constraint,
+            algorithm=algorithm,
             **kwargs,
         )
-        self.algorithm = algorithm
-        # XLA does not know kconv's ops.
-        self.supports_jit = False
         self._prepared = Slot()
 
     def call(self, inputs, training=None):
@@ -162,12 +152,11 @@ class Conv2D(keras.layers.Conv2D):
         kernel = self.kernel
         if training is None or training is False or not self.trainable:
             kernel = self._prepared.around(kernel, self.groups)
-        bias = self.bias if self.use_bias else None
-        for name, function in _ACTIVATIONS.items():
-            if self.activation is function:
-                return self._conv(inputs, kernel, bias, name)
-        outputs = self._conv(inputs, kernel, bias)
-        return outputs if self.activation is None else self.activation(outputs)
+
+        def function(bias, activation):
+            return self._conv(inputs, kernel, bias, activation)
+
+        return self._fused(function)
 
     def prepare(self):
         """Prepares the kernel for inference: see `kconv.ops.prepare_filter`.
@@ -245,15 +234,7 @@ class Conv2D(keras.layers.Conv2D):
 
     def _conv(self, inputs, kernel, bias=None, activation=None):
         return ops.conv(
-            inputs,
-            kernel,
-            strides=self.strides,
-            padding=self.padding,
-            data_format=self.data_format,
-            dilation_rate=self.dilation_rate,
-            algorithm=self.algorithm,
-            bias=bias,
-            activation=activation,
+            inputs, kernel, **self._arguments, bias=bias, activation=activation
         )
 
     def _convolves_by_ops(self):
@@ -272,14 +253,4 @@ class Conv2D(keras.layers.Conv2D):
 
     def _may_fuse(self, inputs):
         """Whether `ops.conv` can do what Keras's `call` would do."""
-        if not self._convolves_by_ops():
-            return False
-        if not self.use_bias:
-            return True
-        # A subclass may have a bias that Keras would broadcast or cast.
-        dtypes = {keras.backend.standardize_dtype(t.dtype) for t in (inputs, self.bias)}
-        return tuple(self.bias.shape) == (self.filters,) and len(dtypes) == 1
-
-    def get_config(self):
-        """Returns the arguments that make this layer again."""
-        return {**super().get_config(), "algorithm": self.algorithm}
+        return self._convolves_by_ops() and self._may_fuse_bias(inputs, self.filters)

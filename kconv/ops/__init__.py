@@ -1,0 +1,24 @@
+"""The functional face of kconv: operations on tensors."""
+
+from kconv import gradients as gradients  # registers those of kconv's ops
+from kconv.dispatch import check_algorithm
+from kconv.ops.convolution import Conv, conv
+from kconv.ops.depthwise import DepthwiseConv, depthwise_conv
+from kconv.ops.explaining import algorithms, explain
+from kconv.ops.preparing import prepare_filter
+from kconv.ops.separable import SeparableConv, separable_conv
+from kconv.prepared import PreparedFilter
+
+__all__ = [
+    "Conv",
+    "DepthwiseConv",
+    "PreparedFilter",
+    "SeparableConv",
+    "algorithms",
+    "check_algorithm",
+    "conv",
+    "depthwise_conv",
+    "explain",
+    "prepare_filter",
+    "separable_conv",
+]
