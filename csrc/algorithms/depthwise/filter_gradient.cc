@@ -1,9 +1,9 @@
 // Filter gradient: each weight is a sum over all outputs.
 //
-// The boxes of outputs are cut into slices. A box is summed from zero, then
-// added to the sum of its slice, and those are added in a fixed tree: rounding
-// errors grow with the places of a box and the boxes of a slice, not with their
-// product.
+// The boxes of outputs are cut into slices. Some boxes are summed from zero,
+// then added to the sum of their slice, and slices are added in a fixed tree:
+// rounding errors grow with the places summed at first and with how often that
+// is done, not with the product.
 
 #include <type_traits>
 
@@ -14,6 +14,9 @@
 
 namespace kconv::depthwise {
 namespace {
+
+// Outputs summed before they are added to the sum of a slice.
+constexpr int64_t kSummedPlaces = 512;
 
 // In elements, each part whole cache lines.
 struct Sizes {
@@ -86,19 +89,25 @@ class FilterGradient {
     const int64_t taps = problem_.shape.KernelTaps();
     const int64_t used = RoundUp(chunk.count, plan_.lanes) * taps;
     std::fill_n(scratch.totals, used, Sum(0));
+    std::fill_n(scratch.sums, used, Sum(0));
+    int64_t places = 0;
     for (int64_t i = plan_.slices.Begin(slice); i < plan_.slices.End(slice);
          ++i) {
       const Box box = plan_.GetBox(i);
       if (box.rows.Size() == 0) continue;
-      std::fill_n(scratch.sums, used, Sum(0));
       Box next{};
       if (i + 1 < plan_.slices.End(slice)) next = plan_.GetBox(i + 1);
       for (int64_t k = 0; k < plan_.columns.axis().classes(); ++k) {
         const Band columns = plan_.columns.Get(k, box.column_block);
         if (columns.Size() > 0) SumBox(chunk, box, next, columns, scratch);
       }
-      for (int64_t e = 0; e < used; ++e) scratch.totals[e] += scratch.sums[e];
+      places += box.rows.Size() * plan_.columns.size();
+      if (places >= kSummedPlaces) {
+        AddSums(used, scratch);
+        places = 0;
+      }
     }
+    AddSums(used, scratch);
 
     const int64_t filters = problem_.shape.out_channels;
     Sum* to = partials_ + slice * problem_.shape.FilterElements() + chunk.first;
@@ -108,6 +117,13 @@ class FilterGradient {
       for (int64_t t = 0; t < taps; ++t) {
         std::copy_n(from + t * plan_.lanes, count, to + t * filters + i);
       }
+    }
+  }
+
+  static void AddSums(int64_t count, const Scratch& scratch) {
+    for (int64_t i = 0; i < count; ++i) {
+      scratch.totals[i] += scratch.sums[i];
+      scratch.sums[i] = Sum(0);
     }
   }
 

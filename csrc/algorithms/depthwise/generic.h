@@ -16,19 +16,16 @@ constexpr Kernel<T> MakeKernel(const char* isa) {
           FilterKernel<T, kBytes>::Run};
 }
 
-template <typename Element>
+template <typename Element, int kBytes>
 constexpr Panels<Element> MakePanels() {
-  return {Gather<Element>, Scatter<Element>};
+  return {Gather<Element, kBytes>, Scatter<Element>};
 }
 
 template <int kBytes>
 constexpr Kernels MakeKernels(const char* isa) {
-  return {MakeKernel<float, kBytes>(isa),
-          MakeKernel<double, kBytes>(isa),
-          MakePanels<float>(),
-          MakePanels<double>(),
-          MakePanels<BFloat16>(),
-          MakePanels<Float16>()};
+  return {MakeKernel<float, kBytes>(isa), MakeKernel<double, kBytes>(isa),
+          MakePanels<float, kBytes>(),    MakePanels<double, kBytes>(),
+          MakePanels<BFloat16, kBytes>(), MakePanels<Float16, kBytes>()};
 }
 
 }  // namespace

@@ -27,14 +27,23 @@ inline bool IsTransposed(int64_t pitch, int64_t repeat, int64_t used) {
   return pitch == 1 && repeat == 1 && used % 4 == 0;
 }
 
-template <typename Element>
+template <typename Element, int kBytes>
 void Gather(const Columns<const Element>& c, SumType<Element>* panel,
             int64_t lanes) {
   using Sum = SumType<Element>;
   for (int64_t j = 0; c.used < lanes && j < c.count; ++j) {
     for (int64_t l = c.used; l < lanes; ++l) panel[j * lanes + l] = Sum(0);
   }
+  using S = Simd<Sum, kBytes>;
   if (c.channel == 1 && c.repeat == 1) {
+    if constexpr (IsSame<Element, Sum>::kValue) {
+      if (c.used == S::kLanes) {
+        for (int64_t j = 0; j < c.count; ++j) {
+          S::Store(panel + j * lanes, S::Load(c.tensor + j * c.pitch));
+        }
+        return;
+      }
+    }
     for (int64_t j = 0; j < c.count; ++j) {
       const Element* from = c.tensor + j * c.pitch;
       Sum* to = panel + j * lanes;

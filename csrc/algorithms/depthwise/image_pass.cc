@@ -10,6 +10,8 @@
 namespace kconv::depthwise {
 namespace {
 
+constexpr int64_t kFewTaps = 9;
+
 // What a worker needs, in elements, each part whole cache lines.
 struct Sizes {
   int64_t weights, bias, read, written;
@@ -65,6 +67,14 @@ class ImagePass {
     Sum *weights, *bias, *read, *written;
   };
 
+  // The weights and bias of a chunk. Few taps are read where they are: to pack
+  // them would take longer than a small image does.
+  struct Weights {
+    const Sum* first;
+    const Sum* bias;
+    int64_t tap, vector;  // elements from tap to tap, vector to vector
+  };
+
   void RunTasks(int64_t begin, int64_t end, int worker) const {
     Scratch scratch;
     scratch.weights = workspace_ + worker * sizes_.Sum();
@@ -72,11 +82,12 @@ class ImagePass {
     scratch.read = scratch.bias + sizes_.bias;
     scratch.written = scratch.read + sizes_.read;
     int64_t packed = -1;
+    Weights weights{};
     for (int64_t task = begin; task < end; ++task) {
       const int64_t number = task / plan_.boxes;
       const Chunk chunk = plan_.chunks.Get(number);
       if (number != packed) {
-        Pack(chunk, scratch);
+        weights = Pack(chunk, scratch);
         packed = number;
       }
       const Box box = plan_.GetBox(task % plan_.boxes);
@@ -87,19 +98,29 @@ class ImagePass {
       }
       for (int64_t i = 0; i < plan_.columns.axis().classes(); ++i) {
         const Band columns = plan_.columns.Get(i, box.column_block);
-        if (columns.Size() > 0) RunBox(chunk, box, next, columns, scratch);
+        if (columns.Size() > 0)
+          RunBox(chunk, weights, box, next, columns, scratch);
       }
     }
   }
 
-  void Pack(const Chunk& chunk, const Scratch& scratch) const {
+  Weights Pack(const Chunk& chunk, const Scratch& scratch) const {
     const ConvShape& s = problem_.shape;
+    if constexpr (std::is_same_v<Element, Sum>) {
+      if (chunk.count % plan_.lanes == 0 && s.KernelTaps() <= kFewTaps) {
+        return {filter_ + chunk.first,
+                bias_ == nullptr ? nullptr : bias_ + chunk.first,
+                s.out_channels, plan_.lanes};
+      }
+    }
     PackFilter(filter_, s.KernelTaps(), s.out_channels, chunk, plan_.lanes,
                written_.panels, scratch.weights);
     if (bias_ != nullptr) {
       PackFilter(bias_, 1, s.out_channels, chunk, plan_.lanes, written_.panels,
                  scratch.bias);
     }
+    return {scratch.weights, bias_ == nullptr ? nullptr : scratch.bias,
+            plan_.lanes, s.KernelTaps() * plan_.lanes};
   }
 
   Grid GridOf(const Box& box, const Band& columns) const {
@@ -112,8 +133,9 @@ class ImagePass {
   }
 
   // `next` is the box that follows; it may be empty.
-  void RunBox(const Chunk& chunk, const Box& box, const Box& next,
-              const Band& columns, const Scratch& scratch) const {
+  void RunBox(const Chunk& chunk, const Weights& weights, const Box& box,
+              const Box& next, const Band& columns,
+              const Scratch& scratch) const {
     const ConvShape& s = problem_.shape;
     const Reach depth = plan_.depth.At(box.depth);
     const Grid grid = GridOf(box, columns);
@@ -123,12 +145,12 @@ class ImagePass {
     row.read_z = source.Unit(0);
     row.read_y = source.Unit(1);
     row.stride = columns.places.stride;
-    row.weights_vector = s.KernelTaps() * plan_.lanes;
-    const int64_t step[3] = {s.kernel[1] * s.kernel[2] * plan_.lanes,
-                             s.kernel[2] * plan_.lanes, plan_.lanes};
+    row.weights_vector = weights.vector;
+    const int64_t step[3] = {s.kernel[1] * s.kernel[2] * weights.tap,
+                             s.kernel[2] * weights.tap, weights.tap};
     row.columns = columns.Size();
     row.vectors = CeilDivide(chunk.count, plan_.lanes);
-    row.bias = bias_ == nullptr ? nullptr : scratch.bias;
+    row.bias = weights.bias;
     row.activation = problem_.epilogue.activation;
     const AxisClass& places = box.rows.places;
     row.fetch_rows = read_.NeedsPanel(chunk) ? 0 : places.stride;
@@ -152,8 +174,8 @@ class ImagePass {
       row.weights_step[0] = depth.tap_step * step[0];
       row.weights_step[1] = height.tap_step * step[1];
       row.weights_step[2] = columns.places.tap_step * step[2];
-      row.weights = scratch.weights + depth.tap * step[0] +
-                    height.tap * step[1] + columns.places.tap * step[2];
+      row.weights = weights.first + depth.tap * step[0] + height.tap * step[1] +
+                    columns.places.tap * step[2];
       Write(chunk, box, y, columns, scratch, &row);
       ahead.Fetch();
     }
