@@ -312,7 +312,7 @@ def test_conv_is_a_node_of_a_functional_model():
 
 def test_algorithms():
     winograd = ["winograd", "winograd:f4", "winograd:f6", "winograd:f2"]
-    assert kconv.ops.algorithms() == [*winograd, "gemm", "direct", "builtin"]
+    assert kconv.ops.algorithms() == [*winograd, "grouped", "gemm", "direct", "builtin"]
 
 
 def test_explain_takes_tensors_and_shapes():
