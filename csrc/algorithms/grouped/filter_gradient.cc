@@ -20,9 +20,9 @@ int64_t GradientRow(const Plan& p) { return p.columns * p.y_width; }
 int64_t TapSums(const Plan& p) { return p.in * p.y_width; }
 
 Split SlicesOf(const Plan& p, const ConvShape& s) {
-  const int64_t most = std::min(
-      kWantedTasks / p.units.count,
-      kPartialElements / std::max<int64_t>(1, s.FilterElements()));
+  const int64_t most =
+      std::min(kWantedTasks / p.units.count,
+               kPartialElements / std::max<int64_t>(1, s.FilterElements()));
   return Split(p.Chunks(), std::max<int64_t>(1, most), 1);
 }
 
@@ -200,8 +200,8 @@ class FilterGradient {
 
 Workspace FilterGradientWorkspace(const Problem& problem, Isa isa) {
   return problem.dtype == DType::kFloat64
-             ? WorkspaceOf<double>(
-                   Plan(problem, KernelFor<double>(isa).lanes), problem.shape)
+             ? WorkspaceOf<double>(Plan(problem, KernelFor<double>(isa).lanes),
+                                   problem.shape)
              : WorkspaceOf<float>(Plan(problem, KernelFor<float>(isa).lanes),
                                   problem.shape);
 }

@@ -44,9 +44,9 @@ struct Strip {
   Lanes lanes;  // of each unit
   int64_t units;
   int64_t zeros_before, count, zeros_after;
-  const Element* from;      // channel 0 of the first place that exists
-  int64_t place, channel;   // elements between neighbours
-  SumType<Element>* to;     // of the first zeros
+  const Element* from;     // channel 0 of the first place that exists
+  int64_t place, channel;  // elements between neighbours
+  SumType<Element>* to;    // of the first zeros
   int64_t to_place, to_unit;
 };
 
@@ -73,11 +73,12 @@ struct ImageRow {
   int64_t x_column;          // a multiple of the places' width
   int64_t x_width, y_width;  // lanes of a place read and written
   int64_t w_tap;
+  int64_t lanes;  // of a place written, to be summed: whole vectors
   // Whether neighbouring columns are neighbouring places.
   bool is_dense;
   T* to;
   int64_t to_column;
-  const T* bias;  // y_width values, or null: nothing follows
+  const T* bias;  // of each lane, or null: nothing follows
   Activation activation;
 };
 

@@ -10,6 +10,9 @@
 namespace kconv::grouped {
 namespace {
 
+// Vectors of channels that are summed for all rows of a chunk before others.
+constexpr int64_t kPartVectors = 2;
+
 // The packed filter: [unit][tap][channel read][y_width].
 int64_t PackedTap(const Plan& p) { return p.in * p.y_width; }
 int64_t PackedUnit(const Plan& p, const ConvShape& s) {
@@ -63,8 +66,8 @@ class ImagePass {
         backwards_(problem.pass == Pass::kInputGradient),
         kernel_(KernelFor<Element>(ctx->isa)),
         p_(problem, kernel_.lanes),
-        from_(static_cast<const Element*>(backwards_ ? args.output
-                                                     : args.input)),
+        from_(
+            static_cast<const Element*>(backwards_ ? args.output : args.input)),
         filter_(static_cast<const Element*>(args.filter)),
         bias_(static_cast<const Element*>(args.bias)),
         to_(static_cast<Element*>(backwards_ ? args.input : args.output)),
@@ -82,17 +85,15 @@ class ImagePass {
                      [&](int64_t begin, int64_t end, int) {
                        for (int64_t i = begin; i < end; ++i) PackUnit(i);
                      });
-    ctx->ParallelFor(tasks,
-                     problem_.Macs() / static_cast<double>(tasks) /
-                         kMacsPerSecond,
-                     [&](int64_t begin, int64_t end, int worker) {
-                       Arena arena(workers_ + worker * worker_bytes_);
-                       const Scratch<Sum> scratch(p_, shape_, &arena);
-                       for (int64_t i = begin; i < end; ++i) {
-                         RunTask(p_.At(i / p_.units.count),
-                                 i % p_.units.count, scratch);
-                       }
-                     });
+    ctx->ParallelFor(
+        tasks, problem_.Macs() / static_cast<double>(tasks) / kMacsPerSecond,
+        [&](int64_t begin, int64_t end, int worker) {
+          Arena arena(workers_ + worker * worker_bytes_);
+          const Scratch<Sum> scratch(p_, shape_, &arena);
+          for (int64_t i = begin; i < end; ++i) {
+            RunTask(p_.At(i / p_.units.count), i % p_.units.count, scratch);
+          }
+        });
   }
 
  private:
@@ -103,8 +104,7 @@ class ImagePass {
     // Elements of the filter between channels that are read, and written.
     const int64_t read = backwards_ ? 1 : shape_.out_channels;
     const int64_t written = backwards_ ? shape_.out_channels : 1;
-    const int64_t tap_elements =
-        shape_.GroupInChannels() * shape_.out_channels;
+    const int64_t tap_elements = shape_.GroupInChannels() * shape_.out_channels;
     for (int64_t tap = 0; tap < shape_.KernelTaps(); ++tap) {
       for (int64_t g = 0; g < p_.GroupsOf(unit); ++g) {
         const Element* from = filter_ + tap * tap_elements + first +
@@ -134,31 +134,49 @@ class ImagePass {
     const Reach depth = p_.axes[0].At(chunk.depth);
     const int64_t begin = p_.units.Begin(block), end = p_.units.End(block);
     StageChunk(p_, kernel_, chunk, depth, begin, end, from_, scratch.panel);
+    // The weights of some lanes stay in the first-level cache for all rows. The
+    // units of a row may share lines of the result, and so are neighbours where
+    // their weights are few.
+    const int64_t part = kPartVectors * kernel_.lanes;
+    if (p_.y_width > kernel_.lanes) {
+      for (int64_t unit = begin; unit < end; ++unit) {
+        for (int64_t lane = 0; lane < p_.y_width; lane += part) {
+          for (int64_t j = 0; j < chunk.rows; ++j) {
+            SumRow(chunk, depth, j, unit, unit - begin, lane,
+                   std::min(part, p_.y_width - lane), scratch);
+          }
+        }
+      }
+      return;
+    }
     for (int64_t j = 0; j < chunk.rows; ++j) {
       for (int64_t unit = begin; unit < end; ++unit) {
-        SumRow(chunk, depth, j, unit,
-               scratch.panel + (unit - begin) * p_.unit_elements, scratch);
+        SumRow(chunk, depth, j, unit, unit - begin, 0, p_.y_width, scratch);
       }
     }
   }
 
+  // Row j of a chunk: lanes [lane, lane + lanes) of a unit, which is number
+  // `at` of those staged.
   void SumRow(const Chunk& chunk, const Reach& depth, int64_t j, int64_t unit,
-              const Sum* panel, const Scratch<Sum>& scratch) const {
+              int64_t at, int64_t lane, int64_t lanes,
+              const Scratch<Sum>& scratch) const {
     const AxisClass& row = chunk.row;
     const AxisClass& column = chunk.column;
     const RowTaps taps(row, chunk.first_row + j, p_.axes[1].read());
     const int64_t panel_rows = p_.Places(row, chunk.rows);
+    const Sum* panel = scratch.panel + at * p_.unit_elements;
     const Sum* filter = shared_.filter + unit * PackedUnit(p_, shape_) +
-                        column.tap * PackedTap(p_);
+                        column.tap * PackedTap(p_) + lane;
     ImageRow<Sum> r;
     r.rows = 0;
     for (int64_t v = 0; v < depth.taps; ++v) {
       const int64_t d_tap = depth.tap + depth.tap_step * v;
       for (int64_t u = taps.first; u < taps.end; ++u, ++r.rows) {
-        const int64_t tap = d_tap * shape_.kernel[1] + row.tap + row.tap_step * u;
+        const int64_t tap =
+            d_tap * shape_.kernel[1] + row.tap + row.tap_step * u;
         scratch.x_rows[r.rows] =
-            panel +
-            (v * panel_rows + p_.Pitch(row) * j + u) * p_.row_elements;
+            panel + (v * panel_rows + p_.Pitch(row) * j + u) * p_.row_elements;
         scratch.w_rows[r.rows] =
             filter + tap * shape_.kernel[2] * PackedTap(p_);
       }
@@ -174,19 +192,22 @@ class ImagePass {
     r.x_column = p_.Pitch(column) * p_.x_width;
     r.is_dense = p_.Pitch(column) == 1;
     r.w_tap = column.tap_step * PackedTap(p_);
-    r.bias =
-        shared_.bias == nullptr ? nullptr : shared_.bias + unit * p_.y_width;
+    r.lanes = lanes;
+    r.bias = shared_.bias == nullptr ? nullptr
+                                     : shared_.bias + unit * p_.y_width + lane;
     r.activation = problem_.epilogue.activation;
 
-    const Lanes lanes = p_.Written(unit);
+    // A wide unit has one channel to a lane.
+    const int64_t channels = std::min(p_.out - lane, lanes);
+    const int64_t groups = p_.GroupsOf(unit);
     const int64_t place = column.pitch * p_.written.place;
     Element* to =
-        to_ + unit * p_.unit_groups * p_.out * p_.written.channel +
+        to_ + (unit * p_.unit_groups * p_.out + lane) * p_.written.channel +
         p_.written.Offset(chunk.image, chunk.depth,
                           row.first + row.pitch * (chunk.first_row + j),
                           column.first + column.pitch * chunk.first_column);
     if constexpr (std::is_same_v<Element, Sum>) {
-      if (p_.written.channel == 1 && lanes.groups * p_.out == p_.y_width) {
+      if (p_.written.channel == 1 && groups * channels == lanes) {
         r.to = to;
         r.to_column = place;
         kernel_.image_row(r);
@@ -194,9 +215,13 @@ class ImagePass {
       }
     }
     r.to = scratch.sums;
-    r.to_column = p_.y_width;
+    r.to_column = lanes;
     kernel_.image_row(r);
-    kernel_.store({lanes, chunk.columns, scratch.sums, to, place,
+    kernel_.store({{p_.slot, groups, channels, lanes},
+                   chunk.columns,
+                   scratch.sums,
+                   to,
+                   place,
                    p_.written.channel});
   }
 
@@ -219,8 +244,8 @@ class ImagePass {
 
 Workspace ImagePassWorkspace(const Problem& problem, Isa isa) {
   return problem.dtype == DType::kFloat64
-             ? WorkspaceOf<double>(
-                   Plan(problem, KernelFor<double>(isa).lanes), problem)
+             ? WorkspaceOf<double>(Plan(problem, KernelFor<double>(isa).lanes),
+                                   problem)
              : WorkspaceOf<float>(Plan(problem, KernelFor<float>(isa).lanes),
                                   problem);
 }

@@ -86,8 +86,8 @@ Plan::Plan(const Problem& problem, int64_t lanes)
              kWantedTasks) {
     block_bytes /= 2;
   }
-  units = Split(count, CeilDivide(count, CeilDivide(block_bytes, unit_bytes)),
-                1);
+  units =
+      Split(count, CeilDivide(count, CeilDivide(block_bytes, unit_bytes)), 1);
 }
 
 int64_t Plan::Chunks() const {
@@ -116,8 +116,8 @@ Chunk Plan::At(int64_t i) const {
 
 RowTaps::RowTaps(const AxisClass& c, int64_t j, int64_t read) {
   const int64_t from = c.from + c.step * c.stride * j;
-  first = std::clamp<int64_t>(from < 0 ? CeilDivide(-from, c.step) : 0, 0,
-                              c.taps);
+  first =
+      std::clamp<int64_t>(from < 0 ? CeilDivide(-from, c.step) : 0, 0, c.taps);
   end = std::clamp<int64_t>(from < read ? (read - 1 - from) / c.step + 1 : 0,
                             first, c.taps);
 }
@@ -133,19 +133,17 @@ void StageRow(const Plan& plan, const Kernel<Element>& kernel,
   const bool sparse = c.taps < c.stride;
   const int64_t runs = sparse ? c.taps : 1;
   const int64_t step = sparse ? c.step * c.stride : c.step;
-  const int64_t count =
-      sparse ? chunk.columns : plan.Places(c, chunk.columns);
+  const int64_t count = sparse ? chunk.columns : plan.Places(c, chunk.columns);
   const int64_t read = plan.axes[2].read();
   for (int64_t u = 0; u < runs; ++u) {
-    const int64_t from =
-        c.from + c.step * (c.stride * chunk.first_column + u);
+    const int64_t from = c.from + c.step * (c.stride * chunk.first_column + u);
     Strip<Element> strip;
     strip.lanes = plan.Full(plan.in, plan.x_width);
     strip.zeros_before =
         std::clamp<int64_t>(from < 0 ? CeilDivide(-from, step) : 0, 0, count);
-    const int64_t last = std::clamp<int64_t>(
-        from < read ? (read - 1 - from) / step + 1 : 0, strip.zeros_before,
-        count);
+    const int64_t last =
+        std::clamp<int64_t>(from < read ? (read - 1 - from) / step + 1 : 0,
+                            strip.zeros_before, count);
     strip.count = last - strip.zeros_before;
     strip.zeros_after = count - last;
     strip.from = row;
@@ -186,9 +184,9 @@ void StageChunk(const Plan& plan, const Kernel<Element>& kernel,
   }
 }
 
-template void StageChunk<float>(const Plan&, const Kernel<float>&,
-                                const Chunk&, const Reach&, int64_t, int64_t,
-                                const float*, float*);
+template void StageChunk<float>(const Plan&, const Kernel<float>&, const Chunk&,
+                                const Reach&, int64_t, int64_t, const float*,
+                                float*);
 template void StageChunk<double>(const Plan&, const Kernel<double>&,
                                  const Chunk&, const Reach&, int64_t, int64_t,
                                  const double*, double*);

@@ -56,9 +56,6 @@ struct Plan {
   Lanes Full(int64_t channels, int64_t width) const {
     return {slot, unit_groups, channels, width};
   }
-  Lanes Written(int64_t unit) const {
-    return {slot, GroupsOf(unit), out, y_width};
-  }
 
   Axis axes[kMaxSpatialDims];
   Image read, written;  // the filter gradient "writes" the output's gradient
@@ -84,8 +81,8 @@ void StageUnits(const Plan& plan, const Kernel<Element>& kernel, int64_t begin,
   strip.units = full - begin;
   if (full > begin) kernel.stage(strip);
   if (full == end) return;
-  strip.from += strip.units * plan.unit_groups * strip.lanes.channels *
-                strip.channel;
+  strip.from +=
+      strip.units * plan.unit_groups * strip.lanes.channels * strip.channel;
   strip.to += strip.units * strip.to_unit;
   strip.units = 1;
   strip.lanes.groups = plan.GroupsOf(full);

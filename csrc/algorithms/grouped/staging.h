@@ -18,7 +18,7 @@ template <>
 constexpr bool kIsSum<double> = true;
 
 // How far ahead places are fetched.
-constexpr int64_t kPlacesAhead = 16;
+constexpr int64_t kPlacesAhead = 24;
 
 // Whether the channels of all groups follow one another.
 inline bool HasNoGaps(const Lanes& lanes) {
@@ -46,6 +46,20 @@ inline void StageLast(const Strip<Element>& s) {
     // Places are too far apart for the processor to foresee.
     for (int64_t c = 0; c < s.units * channels; c += line) {
       __builtin_prefetch(from + kPlacesAhead * s.place + c);
+    }
+    if constexpr (kIsSum<Element>) {
+      if (whole && width == S::kLanes) {
+        const Element* element = from;
+        Sum* lane = to;
+        for (int64_t u = 0; u < s.units; ++u) {
+          S::Store(lane, S::Load(element));
+          element += S::kLanes;
+          lane += s.to_unit;
+        }
+        from += s.place;
+        to += s.to_place;
+        continue;
+      }
     }
     for (int64_t u = 0; u < s.units; ++u) {
       const Element* element = from + u * channels;

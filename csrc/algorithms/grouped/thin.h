@@ -26,8 +26,7 @@ KCONV_INLINE typename S::Vector SpreadBy(typename S::Vector v,
 // One channel of each slot, in all lanes of the slot.
 template <typename S, int kSlot, int kChannel>
 KCONV_INLINE typename S::Vector Spread(typename S::Vector v) {
-  return SpreadBy<S, kSlot, kChannel>(v,
-                                      typename LanesUpTo<S::kLanes>::Type());
+  return SpreadBy<S, kSlot, kChannel>(v, typename LanesUpTo<S::kLanes>::Type());
 }
 
 // Adds kTaps taps of the channels from kChannel on to the sums of kColumns
@@ -140,8 +139,8 @@ __attribute__((noinline)) void ThinTaps(const FilterRows<T>& r, int64_t tap) {
           is_met[t] = q >= t && q - t < columns;
           if (is_met[t]) values[t] = S::Load(y + (q - t) * S::kLanes);
         }
-        AddPlace<S, kSlot, kTaps, 0>(S::Load(x + q * S::kLanes), values,
-                                     is_met, sum);
+        AddPlace<S, kSlot, kTaps, 0>(S::Load(x + q * S::kLanes), values, is_met,
+                                     sum);
       };
       int64_t q = 0;
       for (; q < kTaps - 1; ++q) at_the_end(q);
@@ -162,9 +161,8 @@ __attribute__((noinline)) void ThinTaps(const FilterRows<T>& r, int64_t tap) {
       const typename S::Vector value = S::Load(y + j * S::kLanes);
 #pragma GCC unroll 4
       for (int t = 0; t < kTaps; ++t) {
-        AddPlace<S, kSlot, 1, 0>(
-            S::Load(x + j * r.x_column + t * S::kLanes), &value, nullptr,
-            sum + t * kSlot);
+        AddPlace<S, kSlot, 1, 0>(S::Load(x + j * r.x_column + t * S::kLanes),
+                                 &value, nullptr, sum + t * kSlot);
       }
     }
   }

@@ -54,8 +54,8 @@ KCONV_INLINE void FetchResults(const ImageRow<T>& r, int64_t first,
                                int64_t lane) {
 #pragma GCC unroll 16
   for (int c = 0; c < kColumns; ++c) {
-    const char* to = reinterpret_cast<const char*>(
-        r.to + (first + c) * r.to_column + lane);
+    const char* to =
+        reinterpret_cast<const char*>(r.to + (first + c) * r.to_column + lane);
 #pragma GCC unroll 4
     for (int byte = 0; byte < kBytes; byte += 64) {
       __builtin_prefetch(to + byte, 1);
