@@ -134,6 +134,9 @@ struct Workspace {
 Workspace ImagePassWorkspace(const Problem& problem, Isa isa);
 Workspace FilterGradientWorkspace(const Problem& problem, Isa isa);
 
+// The work of a pass, in multiply-adds at the peak that take as long.
+double WorkOf(const Problem& problem, Isa isa);
+
 }  // namespace grouped
 }  // namespace kconv
 
