@@ -22,9 +22,10 @@ double Efficiency(const Plan& p, Pass pass, int64_t lanes, Isa isa) {
   // With AVX-512 a guess, for cores that take 512 bits in two halves.
   const double of_isa = isa == Isa::kAvx512 ? 0.5 : 1;
   const bool dense = p.axes[2].Class(0).stride == 1;
+  const bool is_filter = pass == Pass::kFilterGradient;
   if (p.slot > 0) return of_isa * (dense ? 0.85 : 0.7);
-  if (p.y_width > lanes) return of_isa;
-  return of_isa * (dense && pass != Pass::kFilterGradient ? 0.9 : 0.75);
+  if (p.y_width > lanes) return of_isa * (is_filter ? 0.9 : 1.0);
+  return of_isa * (dense && !is_filter ? 0.9 : 0.75);
 }
 
 }  // namespace
