@@ -62,6 +62,22 @@ def test_refuses():
         assert "workspace" in refusals(Case(size, kernel, 8, 8, groups=2))
 
 
+@every_layout
+@every_pass
+def test_auto_takes_it_for_thin_groups_only(pass_, layout):
+    def chosen(size, kernel, channels, groups):
+        case = Case((size,) * 2, (kernel,) * 2, channels, channels, 8, groups)
+        case = dataclasses.replace(case, layout=layout)
+        problem = case.problem(core, pass_)
+        return {problem.choose(isa).split(":")[0] for isa in core.isas()}
+
+    for of_group, kernel in itertools.product((2, 4), (3, 5)):
+        assert chosen(56, kernel, 32 * of_group, 32) == {"grouped"}
+    assert chosen(28, 3, 256, 2) == {"winograd"}
+    assert chosen(28, 1, 240, 3) == {"gemm"}
+    assert "grouped" not in chosen(28, 3, 128, 1)
+
+
 @pytest.mark.parametrize("of_group", [(2, 2), (4, 4), (16, 16), (64, 64)])
 def test_workspace_does_not_grow_with_the_image(of_group):
     def workspace(size, layout, pass_):
@@ -70,10 +86,10 @@ def test_workspace_does_not_grow_with_the_image(of_group):
         return explained(case, pass_)["workspace"]
 
     for layout, pass_ in itertools.product(LAYOUTS, PASSES):
-        for rank, small, large in ((1, 10**4, 10**7), (2, 512, 8192), (3, 128, 1024)):
-            bytes_of = {n: workspace((n,) * rank, layout, pass_) for n in (small, large)}
-            assert bytes_of[large] <= max(bytes_of[small] * 2, 2**24)
-            assert bytes_of[large] < 2**26
+        for rank, sizes in ((1, (10**4, 10**7)), (2, (512, 8192)), (3, (128, 1024))):
+            small, large = (workspace((n,) * rank, layout, pass_) for n in sizes)
+            assert large <= max(2 * small, 2**24)
+            assert large < 2**26
 
 
 def neighbours(case, pass_, place):
