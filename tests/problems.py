@@ -341,6 +341,32 @@ LARGE = {
         dilation_rate=(1, 3, 4),
         padding=((1, 0), (2, 1), (0, 3)),
     ),
+    # Few channels a group: some groups share a vector, and the last one is not full.
+    "groups_of_2": Case((9, 90), (3, 3), 22, 22, groups=11, padding=_SAME_3),
+    "groups_of_4_strided": Case(
+        (21, 20), (5, 3), 28, 28, batch=2, groups=7, strides=(2, 3), padding=_SAME_3
+    ),
+    "groups_of_4_dilated_channels_first": Case(
+        (19, 20),
+        (3, 4),
+        28,
+        28,
+        groups=7,
+        dilation_rate=(2, 3),
+        padding=((2, 2), (3, 7)),
+        layout="channels_first",
+    ),
+    "groups_of_3_and_4": Case((11, 13), (3, 5), 15, 20, batch=2, groups=5),
+    "groups_of_6_and_2": Case((11, 12), (3, 2), 42, 14, groups=7, strides=(1, 2)),
+    "groups_of_8_3d": Case(
+        (5, 6, 9), (3, 2, 3), 24, 24, groups=3, padding=((1, 1), (1, 0), (1, 1))
+    ),
+    "groups_of_16_channels_first": Case(
+        (14, 15), (3, 3), 48, 48, groups=3, padding=_SAME_3, layout="channels_first"
+    ),
+    "groups_of_32_and_24": Case((7, 9), (3, 3), 64, 48, groups=2, padding=_SAME_3),
+    "groups_of_4_1d": Case((3001,), (7,), 12, 12, groups=3, padding=((3, 3),)),
+    "groups_of_5_many_rows": Case((300, 3), (7, 1), 10, 10, batch=2, groups=2),
     "large_kernel": Case((24, 24), (13, 11), 9, 20, padding=((6, 6), (5, 5))),
     "channels_first": Case(
         (20, 22), (3, 3), 33, 65, batch=2, padding=_SAME_3, layout="channels_first"

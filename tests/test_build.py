@@ -156,9 +156,9 @@ def test_portable_build(build, tmp_path, monkeypatch):
         core = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(core)
         assert core.isas() == ["portable"]
-        problem = core.Problem("forward", [5, 5], [3, 3], 4, 6)
+        problem = core.Problem("forward", [5, 5], [3, 3], 8, 8, groups=2)
         for algorithm in core.algorithms():
-            ones = [np.ones(s, "float32") for s in ((1, 5, 5, 4), (3, 3, 4, 6))]
+            ones = [np.ones(s, "float32") for s in ((1, 5, 5, 8), (3, 3, 4, 8))]
             done = problem.run(*ones, algorithm=algorithm)
             np.testing.assert_allclose(done["result"], 36, 1e-4)
             assert done["isa"] == "portable", done["isa"]

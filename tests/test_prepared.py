@@ -414,6 +414,8 @@ def test_prepared_conv_works_everywhere(monkeypatch):
         return kconv.ops.conv(x, prepared, padding="same", **options)
 
     for algorithm in ("auto", *kconv.ops.algorithms()):
+        if algorithm == "grouped":  # takes more than one group only
+            continue
         y = conv(X, algorithm=algorithm)
         np.testing.assert_allclose(y, expected, atol=1e-3)
     for batch in (2, None):

@@ -143,7 +143,7 @@ def test_same_padding_with_dilation_and_an_empty_axis():
 def test_empty_batch_has_gradients_of_zero():
     case = Case((5, 6), (3, 3), 4, 4, batch=0)
     (x, dy), _ = judged(case, "filter_gradient", "float32")
-    for algorithm in ALGORITHMS:
+    for algorithm in (name for name in ALGORITHMS if takes(name, case, "float32")):
         dw = run(case, "filter_gradient", x, dy, algorithm=algorithm)
         np.testing.assert_array_equal(dw, np.zeros(case.filter_shape))
         dx = run(case, "input_gradient", dy, np.ones(case.filter_shape, "float32"))

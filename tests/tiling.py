@@ -40,6 +40,11 @@ def transformed_axes(case):
 
 def takes(algorithm, case, dtype):
     """Whether an algorithm, or one of a family, takes a problem."""
+    if algorithm == "grouped":
+        channels, filters = (
+            n // case.groups for n in (case.in_channels, case.out_channels)
+        )
+        return case.groups > 1 and 1 < channels <= 64 and filters <= 64
     if not algorithm.startswith("winograd"):
         return True
     axes = transformed_axes(case)

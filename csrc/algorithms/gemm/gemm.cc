@@ -1,5 +1,7 @@
 #include "algorithms/gemm/gemm.h"
 
+#include <algorithm>
+
 #include "algorithms/gemm/blocking.h"
 #include "half.h"
 
@@ -27,6 +29,11 @@ int64_t Workspace(const Problem& problem, Isa isa, int threads) {
   return shared + threads * worker;
 }
 
+// Multiply-accumulates that take as long as the patch of one tap, of however
+// few channels, and as one packed element. Measured on Zen 3.
+constexpr double kMacsPerPatch = 480;
+constexpr double kMacsPerPackedElement = 75;
+
 // Multiply-accumulates at the micro-kernel's speed, lanes without a column
 // counted as work, and the copies of both operands.
 double Cost(const Problem& problem, const Cpu& cpu, Isa isa) {
@@ -48,14 +55,28 @@ double Cost(const Problem& problem, const Cpu& cpu, Isa isa) {
   const double macs = problem.Macs() * padded;
   // Each group copies its own patches; one copied element costs about as much
   // as forty multiply-adds, a call of the kernel as ten thousand.
-  const double copied = problem.Macs() / static_cast<double>(columns) *
-                        (s.KernelTaps() > 1 ? 1.0 : 0.25);
+  const double patches =
+      static_cast<double>(s.batch * s.OutputPixels() * s.groups) *
+      static_cast<double>(s.KernelTaps());
+  double copies = (s.KernelTaps() > 1 ? 40 : 10) * problem.Macs() /
+                  static_cast<double>(columns);
+  if (s.layout == Layout::kChannelsFirst &&
+      problem.pass != Pass::kFilterGradient) {
+    // Pixels are columns: their patches are packed, element by element.
+    copies = kMacsPerPackedElement * patches *
+             static_cast<double>(problem.pass == Pass::kInputGradient
+                                     ? s.GroupOutChannels()
+                                     : s.GroupInChannels());
+  } else if (s.groups > 1) {
+    // Few channels do not make up for what a patch takes by itself.
+    copies = std::max(copies, kMacsPerPatch * patches);
+  }
   const double groups = static_cast<double>(s.groups);
   const double peak = cpu.PeakMacs(isa, bytes);
   // Of the peak: measured on Zen 3. With AVX-512 a guess, for cores that take
   // 512 bits in two halves.
   const double efficiency = isa == Isa::kAvx512 ? 0.45 : 0.85;
-  return 5e-6 + (macs / efficiency + 40 * copied + 1e4 * groups) / peak;
+  return 5e-6 + (macs / efficiency + copies + 1e4 * groups) / peak;
 }
 
 int64_t PreparedBytes(const Problem&, Isa) { return 0; }

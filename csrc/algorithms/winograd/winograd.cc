@@ -1,6 +1,7 @@
 #include "algorithms/winograd/winograd.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "algorithms/winograd/tiling.h"
 
@@ -83,7 +84,13 @@ double Cost(const Problem& problem, const Cpu& cpu, Isa isa) {
   const double efficiency = isa == Isa::kAvx512 ? 0.45 : 0.85;
   // F(6x6) rounds more, and so must win clearly.
   const double handicap = kOutputs == 6 ? 1.1 : 1.0;
-  return 1e-5 + handicap * WorkOf(kOutputs, problem, isa).macs /
+  // The channels of a group are padded to a line of the cache: fewer of them
+  // cost more than their part of it.
+  const ConvShape& s = problem.shape;
+  const double channels = static_cast<double>(std::min<int64_t>(
+      16, std::min(s.GroupInChannels(), s.GroupOutChannels())));
+  const double padded = s.groups > 1 ? std::sqrt(16 / channels) : 1.0;
+  return 1e-5 + handicap * padded * WorkOf(kOutputs, problem, isa).macs /
                     (efficiency * cpu.PeakMacs(isa, 4));
 }
 
