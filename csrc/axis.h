@@ -16,6 +16,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <numeric>
+#include <utility>
 
 #include "conv.h"
 #include "split.h"
@@ -23,7 +24,7 @@
 namespace kconv {
 
 // What one written place sums: taps tap, tap + tap_step, ... meet the places
-// from, from + step, ..., all of which exist.
+// from, from + step, ....
 struct Reach {
   int64_t taps = 0;  // how many
   int64_t tap = 0, tap_step = 0;
@@ -56,6 +57,7 @@ class Axis {
     const int64_t steps = dilation_ / common_;
     const int64_t moves = is_transposed_ ? stride_ : 1;
     // Every place is a class where classes would reach beyond the last one.
+    inverse_ = Inverse(steps, stride_ / common_);
     pitch_ = steps > written_ / moves ? std::max<int64_t>(written_, 1)
                                       : steps * moves;
   }
@@ -88,7 +90,7 @@ class Axis {
                           : taps_apart * (count - 1) + kernel_;
   }
 
-  // What one written place sums.
+  // What one written place sums, of the places that exist.
   Reach At(int64_t place) const {
     Reach r = Unclipped(place);
     const int64_t skipped =
@@ -116,21 +118,35 @@ class Axis {
     const int64_t taps_apart = stride_ / common_;
     r.step = dilation_ / common_;
     r.tap_step = -taps_apart;
-    const int64_t last = std::min(taps_apart, kernel_);
-    int64_t tap = 0;
-    while (tap < last && (place + pad_ - dilation_ * tap) % stride_ != 0) ++tap;
-    if (tap == last) return r;
+    if ((place + pad_) % common_ != 0) return r;
+    // The first of them: (i + p) / g times the inverse of d / g, modulo s / g.
+    const int64_t tap =
+        static_cast<int64_t>(static_cast<__int128>((place + pad_) / common_) *
+                             inverse_ % taps_apart);
+    if (tap >= kernel_) return r;
     r.taps = (kernel_ - 1 - tap) / taps_apart + 1;
     r.tap = tap + taps_apart * (r.taps - 1);
     r.from = (place + pad_ - dilation_ * r.tap) / stride_;
     return r;
   }
 
+  // Of a modulo m, which has no divisor in common with it: the x with a x = 1.
+  static int64_t Inverse(int64_t a, int64_t m) {
+    int64_t x = 0, next_x = 1, rest = m, next_rest = a % m;
+    while (next_rest != 0) {
+      const int64_t quotient = rest / next_rest;
+      x = std::exchange(next_x, x - quotient * next_x);
+      rest = std::exchange(next_rest, rest - quotient * next_rest);
+    }
+    return x < 0 ? x + m : x;
+  }
+
   bool is_transposed_;
   int64_t written_, read_;
   int64_t kernel_, stride_, dilation_, pad_;
-  int64_t common_;  // divisor of stride and dilation
-  int64_t pitch_;   // of a class
+  int64_t common_;   // divisor of stride and dilation
+  int64_t inverse_;  // of the dilation, modulo the stride, both without it
+  int64_t pitch_;    // of a class
 };
 
 }  // namespace kconv

@@ -95,6 +95,37 @@ def test_workspace_does_not_grow_with_the_image(case, layout):
             assert needed <= (16 << 20) + slices * filters, problem
 
 
+@pytest.mark.parametrize("dilation", [1, 600])
+def test_long_sums_stay_accurate(dilation):
+    # All columns of all classes of a dilation go into one sum. 2e-5 if it had no steps.
+    case = Case((400_000,), (2,), 8, 8, groups=8, dilation_rate=(dilation,))
+    x, dy = (np.abs(v) for v in case.operands("filter_gradient"))
+    report = case.problem(core, "filter_gradient").run(x, dy, algorithm="depthwise")
+    exact = case.exact("filter_gradient", x, dy)
+    np.testing.assert_allclose(report["result"], exact, rtol=1e-6)
+
+
+@pytest.mark.parametrize("layout", ["channels_last", "channels_first"])
+@pytest.mark.parametrize(
+    "case",
+    [
+        Case(
+            (2**40, 1), (1, 2), 3, 3, groups=3, strides=(4, 1), padding=((0, 0), (1, 0))
+        ),
+        Case((2, 32768), (3, 3), 32, 32, groups=32, padding=((2**38, 0), (1, 1))),
+        Case((2**24, 8), (3, 1), 8, 8, groups=8),
+        Case((2**20,), (4096,), 5, 5, groups=5, strides=(4096,)),
+        Case((2**20, 2**19), (1, 1), 1, 1, groups=1, strides=(2**40, 2**47)),
+    ],
+    ids=str,
+)
+def test_odd_sizes_are_planned_at_once(case, layout):
+    case = Case(**{**vars(case), "layout": layout})
+    for pass_ in PASSES:
+        for _ in range(100):  # one that takes long would not end
+            assert row(case, pass_)["workspace"] < 2**28
+
+
 @every_pass
 @pytest.mark.parametrize("isa", core.isas())
 @pytest.mark.parametrize("layout", ["channels_last", "channels_first"])

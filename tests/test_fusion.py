@@ -6,9 +6,10 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from acceptance import takes
 from problems import EPILOGUES, PASSES, SMALL, Case, judged
 from reference import assert_accurate
-from tiling import takes, tolerance
+from tiling import tolerance
 
 import kconv
 from kconv import dispatch, native

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import reference
 import tensorflow as tf
+from acceptance import takes
 from problems import SMALL, Case, judged
-from tiling import takes
 
 import kconv
 

@@ -9,9 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from acceptance import takes
 from problems import CASES, DTYPES, LARGE, PASSES, SMALL, Case, judged, magnitude
 from reference import assert_accurate
-from tiling import outputs_of, spoiled, takes
+from tiling import outputs_of, spoiled
 
 from kconv import native
 
@@ -71,13 +72,9 @@ def test_result_is_accurate(case, pass_, dtype, algorithm, isa):
 @every_case
 def test_who_may_refuse(case, pass_, dtype):
     problem = case.problem(core, pass_, dtype)
-    assert refusal(problem, "direct") is None
-    if case.groups == 1:
-        assert refusal(problem, "gemm") is None
     for algorithm in core.algorithms():
-        if outputs_of(algorithm) or algorithm == "grouped":
-            accepted = refusal(problem, algorithm) is None
-            assert accepted == takes(algorithm, case, dtype)
+        accepted = refusal(problem, algorithm) is None
+        assert accepted == takes(algorithm, case, dtype)
 
 
 @every_kernel

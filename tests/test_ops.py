@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import reference
 import tensorflow as tf
+from acceptance import takes
 from problems import SMALL, judged
-from tiling import takes, tolerance
+from tiling import tolerance
 
 import kconv
 from kconv import dispatch
@@ -139,7 +140,7 @@ BAD = [
     (IMAGE, KERNEL, {"padding": ((2**40, 0), (2**40, 0))}, "2\\*\\*59 elements"),
     (IMAGE, KERNEL, {"data_format": "NHWC"}, "`data_format`"),
     ((2, 9, 8, 4), KERNEL, {"data_format": "channels_first"}, "multiple of the"),
-    (IMAGE, KERNEL, {"algorithm": "fastest"}, "'auto', 'auto:strict', 'winograd'"),
+    (IMAGE, KERNEL, {"algorithm": "fastest"}, "'auto', 'auto:strict', 'depthwise'"),
     (IMAGE, KERNEL, {"algorithm": None}, "'gemm', 'direct', 'builtin'"),
     (IMAGE, KERNEL, {"algorithm": "winograd:f5"}, "'winograd:f4', 'winograd:f6'"),
     (IMAGE, KERNEL, {"algorithm": "winograd:"}, "'winograd:f2'"),
@@ -207,9 +208,10 @@ def test_a_good_argument_does_not_hide_an_equal_bad_one():
 def test_empty_input_gives_empty_output_and_zero_gradients(
     shape, padding, expected, groups, algorithm
 ):
+    channels = 8 // groups if algorithm != "depthwise" else 1
     if algorithm == "grouped" and groups == 1:
         return
-    x, w = tf.zeros(shape), tf.constant(random(3, 3, 8 // groups, 8))
+    x, w = tf.zeros(shape), tf.constant(random(3, 3, channels, 8))
     with tf.GradientTape() as tape:
         tape.watch([x, w])
         y = kconv.ops.conv(x, w, padding=padding, algorithm=algorithm)
@@ -315,7 +317,14 @@ def test_conv_is_a_node_of_a_functional_model():
 
 def test_algorithms():
     winograd = ["winograd", "winograd:f4", "winograd:f6", "winograd:f2"]
-    assert kconv.ops.algorithms() == [*winograd, "grouped", "gemm", "direct", "builtin"]
+    assert kconv.ops.algorithms() == [
+        "depthwise",
+        *winograd,
+        "grouped",
+        "gemm",
+        "direct",
+        "builtin",
+    ]
 
 
 def test_explain_takes_tensors_and_shapes():

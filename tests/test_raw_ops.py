@@ -9,9 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import tensorflow as tf
+from acceptance import takes
 from problems import CASES, DTYPES, LARGE, PASSES, SMALL, Case, judged
 from reference import assert_accurate
-from tiling import takes
 
 from kconv import native
 

@@ -7,9 +7,10 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from acceptance import takes
 from problems import CASES, PASSES, Case, judged, magnitude
 from reference import assert_accurate
-from tiling import outputs_of, spoiled, takes, tolerance
+from tiling import outputs_of, spoiled, tolerance
 
 import kconv
 from kconv import native

@@ -1,4 +1,4 @@
-"""What is particular to Winograd's algorithms: refusals, roundings, the way of a NaN.
+"""What is particular to Winograd's algorithms: tiles, roundings, the way of a NaN.
 
 F(m, r) computes m outputs from r taps and n = m + r - 1 inputs along an axis, y = A^T
 [(G g) * (B^T d)], and is nested over at most two axes.
@@ -36,25 +36,6 @@ def transformed_axes(case):
         if axes:
             return axes[-2:]
     return []
-
-
-def takes(algorithm, case, dtype):
-    """Whether an algorithm, or one of a family, takes a problem."""
-    if algorithm == "grouped":
-        channels, filters = (
-            n // case.groups for n in (case.in_channels, case.out_channels)
-        )
-        return case.groups > 1 and 1 < channels <= 64 and filters <= 64
-    if not algorithm.startswith("winograd"):
-        return True
-    axes = transformed_axes(case)
-    if not axes or dtype == "float64" or max(case.strides) > 1:
-        return False
-    if min(case.in_channels, case.out_channels) < 4 * case.groups:
-        return False
-    if any(1 in (case.input_size[i], case.output_size[i]) for i in axes):
-        return False
-    return algorithm != "winograd:f6" or case.kernel_size[axes[0]] == 3
 
 
 def tolerance(algorithm):

@@ -45,10 +45,10 @@ int64_t Workspace(const Problem& problem, Isa isa, int threads) {
 
 // Pairs of an output and a tap that meets an input, along an axis.
 double Pairs(const ConvShape& s, int dim) {
-  constexpr int64_t kMostTaps = 128;  // a choice is made for every call
+  constexpr int64_t kMostCounted = 128;  // a choice is made for every call
   const double all =
       static_cast<double>(s.output[dim]) * static_cast<double>(s.kernel[dim]);
-  if (s.kernel[dim] > kMostTaps) return all;
+  if (s.kernel[dim] > kMostCounted) return all;
   int64_t pairs = 0;
   for (int64_t t = 0; t < s.kernel[dim]; ++t) {
     const int64_t before = s.pad_before[dim] - t * s.dilation[dim];

@@ -5,8 +5,6 @@
 // rounding errors grow with the places summed at first and with how often that
 // is done, not with the product.
 
-#include <type_traits>
-
 #include "algorithms/depthwise/operand.h"
 #include "algorithms/depthwise/passes.h"
 #include "algorithms/depthwise/plan.h"
@@ -97,10 +95,7 @@ class FilterGradient {
       if (box.rows.Size() == 0) continue;
       Box next{};
       if (i + 1 < plan_.slices.End(slice)) next = plan_.GetBox(i + 1);
-      for (int64_t k = 0; k < plan_.columns.axis().classes(); ++k) {
-        const Band columns = plan_.columns.Get(k, box.column_block);
-        if (columns.Size() > 0) SumBox(chunk, box, next, columns, scratch);
-      }
+      SumBox(chunk, box, next, scratch);
       places += box.rows.Size() * plan_.columns.size();
       if (places >= kSummedPlaces) {
         AddSums(used, scratch);
@@ -131,7 +126,12 @@ class FilterGradient {
     Grid input, gradient;
   };
 
-  Grids GridsOf(const Box& box, const Band& columns) const {
+  Band ColumnsOf(const Box& box) const {
+    return plan_.columns.Get(box.column_class, box.column_block);
+  }
+
+  Grids GridsOf(const Box& box) const {
+    const Band columns = ColumnsOf(box);
     const Reach depth = plan_.depth.At(box.depth);
     Grids grids;
     grids.input.Set(0, depth.from, depth.step, depth.taps);
@@ -145,11 +145,13 @@ class FilterGradient {
 
   // `next` is the box that follows; it may be empty.
   void SumBox(const Chunk& chunk, const Box& box, const Box& next,
-              const Band& columns, const Scratch& scratch) const {
+              const Scratch& scratch) const {
+    const Band columns = ColumnsOf(box);
+    if (columns.Size() == 0) return;
     const ConvShape& s = problem_.shape;
     const Reach depth = plan_.depth.At(box.depth);
     if (depth.taps == 0) return;
-    const Grids grids = GridsOf(box, columns);
+    const Grids grids = GridsOf(box);
     const Source<Element> input(input_, box.image, grids.input, chunk,
                                 scratch.input);
     if (input.High(2) <= input.Low(2)) return;
@@ -159,7 +161,7 @@ class FilterGradient {
     const int64_t most = s.kernel[2] <= kMostTaps ? RowsOfTaps(s.kernel[2]) : 1;
     Ahead<Element> input_ahead, gradient_ahead;
     if (next.rows.Size() > 0) {
-      const Grids then = GridsOf(next, columns);
+      const Grids then = GridsOf(next);
       const int64_t parts = CeilDivide(chunk.count, plan_.lanes) * depth.taps *
                             CeilDivide(s.kernel[1], most);
       input_ahead = Ahead<Element>(input_, next.image, then.input, chunk,

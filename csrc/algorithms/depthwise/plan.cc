@@ -1,7 +1,5 @@
 #include "algorithms/depthwise/plan.h"
 
-#include <limits>
-
 #include "algorithms/depthwise/depthwise.h"
 
 namespace kconv::depthwise {
@@ -32,6 +30,7 @@ constexpr int64_t kManyTaps = 50;
 // Enough boxes and slices for the cores of a large machine.
 constexpr int64_t kWantedBoxes = 64;
 constexpr int64_t kWantedSlices = 32;
+constexpr int64_t kMostPartials = int64_t{1} << 23;  // elements of all slices
 
 constexpr int64_t kMostColumns = 1024;
 constexpr int64_t kMostPanelColumns = 256;
@@ -73,28 +72,35 @@ Plan::Plan(const Problem& problem, Isa isa)
   const ConvShape& s = problem.shape;
   const bool transposed = problem.pass == Pass::kInputGradient;
   const int64_t line = std::max(lanes, kLine / Bytes(problem));
-  if (panels_of_input || panels_of_output || s.out_channels % lanes != 0) {
+  if (HasPanels(problem)) {
     // Wide strides skip much of what a panel holds.
-    int64_t most = kMostPanelColumns;
-    const int64_t reads = s.kernel[0] * rows.axis().MostReads(1);
-    while (most > 1 &&
-           reads * columns.axis().MostReads(most) * line * Bytes(problem) >
+    int64_t size = std::min(columns.size(), kMostPanelColumns);
+    const double row = static_cast<double>(s.kernel[0]) *
+                       static_cast<double>(rows.axis().MostReads(1)) *
+                       static_cast<double>(line * Bytes(problem));
+    while (size > 1 &&
+           row * static_cast<double>(columns.axis().MostReads(size)) >
                kMostPanelBytes) {
-      most /= 2;
+      size /= 2;
     }
-    columns = Bands(columns.axis(), most);
+    columns = Bands(columns.axis(), size);
   }
   const int64_t most = std::max(ChunkLanes(problem) / line * line, line);
   chunks = transposed && repeat > 1
                ? Chunks::OfChannels(s.out_channels, repeat, most, lanes)
                : Chunks(s.out_channels, most, lanes);
   rows = Bands(rows.axis(), BoxRows(problem));
+  column_classes = problem.pass == Pass::kFilterGradient
+                       ? std::max<int64_t>(1, columns.axis().classes())
+                       : 1;
   boxes = s.batch * depth.written() * rows.axis().classes() * rows.blocks() *
-          columns.blocks();
+          columns.blocks() * column_classes;
   SizePanels(problem);
   if (problem.pass == Pass::kFilterGradient) {
-    slices = Split(
-        boxes, std::min(boxes, CeilDivide(kWantedSlices, chunks.Count())), 1);
+    const int64_t wanted =
+        std::min(CeilDivide(kWantedSlices, chunks.Count()),
+                 kMostPartials / std::max<int64_t>(1, s.FilterElements()));
+    slices = Split(boxes, std::min(boxes, wanted), 1);
   }
 }
 
@@ -106,16 +112,21 @@ int64_t Plan::ChunkLanes(const Problem& problem) const {
                   kRowBytes / std::max<int64_t>(row, 1));
 }
 
+// Whether any chunk goes by way of panels.
+bool Plan::HasPanels(const Problem& problem) const {
+  return panels_of_input || panels_of_output ||
+         problem.shape.out_channels % lanes != 0;
+}
+
 // Rows of a box: as many as make enough boxes, and fit.
 int64_t Plan::BoxRows(const Problem& problem) const {
   const ConvShape& s = problem.shape;
   const int64_t bytes = Bytes(problem);
-  const bool in_panels = panels_of_input || panels_of_output;
-  int64_t wanted, most_bytes;
-  if (problem.pass == Pass::kFilterGradient) {
+  const bool sums = problem.pass == Pass::kFilterGradient;
+  int64_t wanted;
+  if (sums) {
     wanted = kBoxPlaces / columns.size();
-    most_bytes = kBoxBytes;
-    if (in_panels) {
+    if (panels_of_input || panels_of_output) {
       wanted =
           std::min(wanted, kVectorBytes / (2 * columns.size() * lanes * bytes));
     }
@@ -123,21 +134,41 @@ int64_t Plan::BoxRows(const Problem& problem) const {
     const int64_t all = s.batch * depth.written() * rows.axis().written() *
                         columns.blocks() * chunks.Count();
     wanted = std::max<int64_t>(2, all / kWantedBoxes);
-    most_bytes = in_panels ? kPanelBytes : std::numeric_limits<int64_t>::max();
   }
   const int64_t longest = CeilDivide(
       rows.axis().written(), std::max<int64_t>(1, rows.axis().classes()));
-  wanted = std::min(wanted, longest);
-  int64_t size = 1;
-  while (size < wanted) {
-    const int64_t reads =
-        s.kernel[0] *
-        std::min(rows.axis().MostReads(size + 1), rows.axis().read()) *
-        std::min(columns.MostReads(), columns.axis().read());
-    if (reads * chunks.Lanes() * bytes > most_bytes) break;
-    ++size;
+  wanted = std::clamp<int64_t>(wanted, 1, std::max<int64_t>(1, longest));
+  if (!sums && !HasPanels(problem)) return wanted;
+
+  // In place no more is read than there is, however wide the kernel.
+  const bool in_panels = HasPanels(problem);
+  const int64_t read_lanes = in_panels && !panels_of_input && !panels_of_output
+                                 ? lanes
+                                 : chunks.Lanes();
+  const double most =
+      static_cast<double>(sums ? kBoxBytes : kPanelBytes) /
+      static_cast<double>(bytes * (sums ? chunks.Lanes() : read_lanes));
+  auto fits = [&](int64_t size) {
+    int64_t read_rows = rows.axis().MostReads(size);
+    int64_t read_columns = columns.MostReads();
+    if (!in_panels) {
+      read_rows = std::min(read_rows, rows.axis().read());
+      read_columns = std::min(read_columns, columns.axis().read());
+    }
+    return static_cast<double>(s.kernel[0]) * static_cast<double>(read_rows) *
+               static_cast<double>(read_columns) <=
+           most;
+  };
+  int64_t low = 1, high = wanted;  // the largest that fits, or 1
+  while (low < high) {
+    const int64_t middle = high - (high - low) / 2;
+    if (fits(middle)) {
+      low = middle;
+    } else {
+      high = middle - 1;
+    }
   }
-  return size;
+  return low;
 }
 
 void Plan::SizePanels(const Problem& problem) {

@@ -93,11 +93,12 @@ class Bands {
   int64_t size_, blocks_;
 };
 
-// Rows and columns that a worker computes at a time, of one image and depth.
+// Rows and columns that a worker computes at a time, of one image and depth:
+// all classes of a block of columns or, in the filter gradient, one.
 struct Box {
   int64_t image, depth;
   Band rows;
-  int64_t column_block;
+  int64_t column_class, column_block;
 };
 
 // Rows that the next box reads first, and this one last.
@@ -113,6 +114,7 @@ struct Plan {
   Axis depth;
   Bands rows, columns;
   Chunks chunks;
+  int64_t column_classes;  // that boxes are told apart by
   int64_t boxes;
   int64_t lanes;   // of a vector
   int64_t repeat;  // filters of a channel
@@ -127,6 +129,8 @@ struct Plan {
     Box box;
     box.column_block = i % columns.blocks();
     i /= columns.blocks();
+    box.column_class = i % column_classes;
+    i /= column_classes;
     const int64_t block = i % rows.blocks();
     i /= rows.blocks();
     box.rows = rows.Get(i % rows.axis().classes(), block);
@@ -138,6 +142,7 @@ struct Plan {
 
  private:
   int64_t ChunkLanes(const Problem& problem) const;
+  bool HasPanels(const Problem& problem) const;
   int64_t BoxRows(const Problem& problem) const;
   void SizePanels(const Problem& problem);
 };

@@ -1,0 +1,26 @@
+"""Which problems each algorithm takes, apart from the code that says so."""
+
+from tiling import transformed_axes
+
+
+def takes(algorithm, case, dtype):
+    """Whether an algorithm, or one of a family, takes a problem."""
+    channels, filters = (
+        n // case.groups for n in (case.in_channels, case.out_channels)
+    )
+    if algorithm == "depthwise":
+        return channels == 1 and filters <= 256
+    if algorithm == "grouped":
+        return case.groups > 1 and 1 < channels <= 64 and filters <= 64
+    if algorithm.startswith("winograd"):
+        return _winograd_takes(algorithm, case, dtype, min(channels, filters))
+    return True
+
+
+def _winograd_takes(algorithm, case, dtype, channels):
+    axes = transformed_axes(case)
+    if not axes or dtype == "float64" or max(case.strides) > 1 or channels < 4:
+        return False
+    if any(1 in (case.input_size[i], case.output_size[i]) for i in axes):
+        return False
+    return algorithm != "winograd:f6" or case.kernel_size[axes[0]] == 3
