@@ -69,6 +69,15 @@ inline void Transpose4x4(const T* from, int64_t from_stride, T* to,
   S::Store(to + 3 * to_stride, KCONV_SHUFFLE(b, d, 2, 3, 6, 7));
 }
 
+// Moves a pointer or a number on, and hides from the compiler by how much: in
+// an unrolled loop it would keep each multiple of `step` in a register, and
+// where it has none left read them from the stack again and again.
+template <typename At>
+inline void Advance(At* at, int64_t step) {
+  *at += step;
+  __asm__("" : "+r"(*at));
+}
+
 inline int64_t Min(int64_t a, int64_t b) { return a < b ? a : b; }
 inline int64_t Max(int64_t a, int64_t b) { return a > b ? a : b; }
 

@@ -57,10 +57,12 @@ class FilterKernel {
                                                         V (*sum)[kTaps]) {
     constexpr int kReads = (kColumns - 1) * kStride + kTaps;
     V gradient[kColumns];
-    const T* from = p.gradient + row * p.gradient_row;
+    const T* from =
+        p.gradient + row * p.gradient_row + column * p.gradient_pitch;
 #pragma GCC unroll 8
     for (int c = 0; c < kColumns; ++c) {
-      gradient[c] = S::Load(from + (column + c) * p.gradient_pitch);
+      gradient[c] = S::Load(from);
+      Advance(&from, p.gradient_pitch);
     }
     const int64_t first = p.stride * column;
     const int64_t low = p.read.low - first;
@@ -68,14 +70,17 @@ class FilterKernel {
     const int64_t at = p.read.offset + row * p.read_row + first * p.read.pitch;
 #pragma GCC unroll 4
     for (int y = 0; y < kRows; ++y) {
-      const int64_t at_y = at + y * p.read_y;
+      const T* at_y = p.read.data + at + y * p.read_y;
+      int64_t number = -low;
 #pragma GCC unroll 64
-      for (int i = 0; i < kReads; ++i) {
-        if (kClip &&
-            static_cast<uint64_t>(i - low) >= static_cast<uint64_t>(span)) {
-          continue;
+      for (int i = 0; i < kReads; ++i, Advance(&at_y, p.read.pitch)) {
+        if (kClip) {
+          const bool is_there =
+              static_cast<uint64_t>(number) < static_cast<uint64_t>(span);
+          Advance(&number, 1);
+          if (!is_there) continue;
         }
-        const V x = S::Load(p.read.data + at_y + i * p.read.pitch);
+        const V x = S::Load(at_y);
         if (kStride == 0) {
           sum[y][i] += x * gradient[0];
           continue;

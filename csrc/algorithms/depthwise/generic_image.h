@@ -104,11 +104,17 @@ class ImageKernel {
         for (int t = 0; t < kTaps; ++t) {
           weight[t] = S::Load(from + t * p.weights_step[2]);
         }
-        const int64_t at = place.at + z * p.read_z + y * p.read_y;
+        const T* at = p.read.data + place.at + z * p.read_z + y * p.read_y;
+        int64_t number = -place.low;
 #pragma GCC unroll 64
-        for (int i = 0; i < kReads; ++i) {
-          if (kClip && !place.Has(i)) continue;
-          const V x = S::Load(p.read.data + at + i * pitch);
+        for (int i = 0; i < kReads; ++i, Advance(&at, pitch)) {
+          if (kClip) {
+            const bool is_there = static_cast<uint64_t>(number) <
+                                  static_cast<uint64_t>(place.span);
+            Advance(&number, 1);
+            if (!is_there) continue;
+          }
+          const V x = S::Load(at);
 #pragma GCC unroll 8
           for (int t = 0; t < kTaps; ++t) {
             if (i >= t && (i - t) % kStride == 0 &&
@@ -132,13 +138,15 @@ class ImageKernel {
       const T* from = p.read.data + place.at + p.fetch + row * p.read_y;
 #pragma GCC unroll 32
       for (int i = 0; i < kColumns * kStride; ++i) {
-        __builtin_prefetch(from + i * p.read.pitch);
+        __builtin_prefetch(from);
+        Advance(&from, p.read.pitch);
       }
     }
     const T* to = p.to + p.fetch_to + column * p.to_pitch + vector * S::kLanes;
 #pragma GCC unroll 16
     for (int c = 0; c < kColumns; ++c) {
-      __builtin_prefetch(to + c * p.to_pitch, 1);
+      __builtin_prefetch(to, 1);
+      Advance(&to, p.to_pitch);
     }
   }
 
@@ -153,7 +161,8 @@ class ImageKernel {
     T* to = p.to + column * p.to_pitch + vector * S::kLanes;
 #pragma GCC unroll 16
     for (int c = 0; c < kColumns; ++c) {
-      S::Store(to + c * p.to_pitch, Finish<S>(sum[c], bias, bounds));
+      S::Store(to, Finish<S>(sum[c], bias, bounds));
+      Advance(&to, p.to_pitch);
     }
   }
 
