@@ -131,19 +131,20 @@ def depthwise_conv(
     check_activation(activation)
     inputs, kernel = known_tensors(inputs=inputs, kernel=kernel)
     check_dtypes(inputs, kernel)
-    told_shape = tuple(kernel.shape)
+    kernel_shape = tuple(kernel.shape)
     spec = depthwise_spec(
         tuple(inputs.shape),
-        told_shape,
+        kernel_shape,
         strides,
         padding,
         data_format,
         dilation_rate,
         algorithm,
     )
-    grouped = grouped_shape(told_shape)
+    grouped = grouped_shape(kernel_shape)
     if bias is not None:
         check_bias(bias, inputs, grouped[-1], _PLACES)
     epilogue = Epilogue(bias, activation or LINEAR)
+    told = f"kernel.shape={kernel_shape}"
     kernel = tf.reshape(kernel, grouped)
-    return dispatch.conv(spec, inputs, kernel, epilogue, told_shape=told_shape)
+    return dispatch.conv(spec, inputs, kernel, epilogue, told=told)
