@@ -49,8 +49,9 @@ def convert(model, algorithm="auto"):
             or Functional takes.
         algorithm: String, the argument of the new layers: `"auto"`, `"auto:strict"` or
             a name out of `kconv.ops.algorithms()`. Where a layer's shapes are refused
-            by an algorithm that is forced, as depthwise ones are by `"winograd"`, the
-            layer raises an error when it is called.
+            by an algorithm that is forced, the layer raises an error when it is called:
+            `"winograd"` refuses depthwise ones, `"depthwise"` all others, and
+            `"grouped"` those in one group, so that a model fails at the first of these.
 
     Returns:
         A model.
