@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import re
 import subprocess
 import sys
 
@@ -25,7 +26,11 @@ def test_help(arguments, capsys):
     with pytest.raises(SystemExit) as stopped:
         cli.main(arguments)
     assert stopped.value.code == 0
-    assert "usage: kconv" in capsys.readouterr().out
+    words = capsys.readouterr().out
+    assert "usage: kconv" in words
+    # One default each.
+    for option in re.split(r"\n  --", words):
+        assert option.count("(default: ") <= 1
 
 
 @pytest.mark.parametrize(
