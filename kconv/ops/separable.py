@@ -5,9 +5,9 @@ import tensorflow as tf
 
 from kconv import dispatch
 from kconv.dispatch import check_algorithm
-from kconv.ops.checks import check_activation, check_bias, check_dtypes, known_tensors
+from kconv.ops.checks import check_activation, check_bias, check_dtypes
 from kconv.ops.convolution import conv
-from kconv.ops.operation import ConvOperation
+from kconv.ops.operation import ConvOperation, read_operands
 from kconv.settings import AUTO
 from kconv.spec import conv_spec, depthwise_spec, grouped_shape
 
@@ -125,22 +125,19 @@ def separable_conv(
     Source:
         Chollet, "Xception: Deep learning with depthwise separable convolutions", 2017.
     """
-    operands = inputs, depthwise_kernel, pointwise_kernel
-    if bias is not None and not isinstance(bias, keras.KerasTensor):
-        bias = tf.convert_to_tensor(bias)
-    if any(isinstance(t, keras.KerasTensor) for t in (*operands, bias)):
-        operation = SeparableConv(
-            strides, padding, data_format, dilation_rate, algorithm, activation
-        )
-        operands = operands if bias is None else (*operands, bias)
-        return operation.symbolic_call(*operands)
-    check_algorithm(algorithm)
-    check_activation(activation)
-    inputs, depthwise_kernel, pointwise_kernel = known_tensors(
+    arguments = strides, padding, data_format, dilation_rate, algorithm, activation
+    inputs, depthwise_kernel, pointwise_kernel, bias, output = read_operands(
+        SeparableConv,
+        arguments,
+        bias,
         inputs=inputs,
         depthwise_kernel=depthwise_kernel,
         pointwise_kernel=pointwise_kernel,
     )
+    if output is not None:
+        return output
+    check_algorithm(algorithm)
+    check_activation(activation)
     _check_operands(inputs, depthwise_kernel, pointwise_kernel, bias)
     depthwise_shape = tuple(depthwise_kernel.shape)
     pointwise_shape = tuple(pointwise_kernel.shape)
