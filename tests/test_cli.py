@@ -66,6 +66,7 @@ def test_module_runs_as_the_command():
 
 
 def test_info(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")  # names are not broken over lines
     monkeypatch.setenv("KCONV_EXAMPLE", "shown")
     assert cli.main(["info"]) == 0
     words = capsys.readouterr().out
