@@ -42,19 +42,20 @@ def _demo(options):
 def _bench_layers(options):
     from kconv.benchmark import layers
 
+    torch_python = getattr(options, "torch_python", None)
     layers.run(
         layers=options.layers,
         batches=options.batch,
         passes=options.passes,
-        algorithms=options.algorithm,
+        algorithms=getattr(options, "algorithm", None),
         dtype=options.dtype,
         modes=options.modes,
         engines=options.engines,
         threads=options.threads,
         repeats=options.repeats,
         seconds=options.seconds,
-        torch=options.torch or options.torch_python is not None,
-        torch_python=options.torch_python,
+        torch=options.torch or torch_python is not None,
+        torch_python=torch_python,
         csv=options.csv,
         json=options.json,
         plot=options.plot,
@@ -144,6 +145,7 @@ def _add_bench(commands):
         "--algorithm",
         nargs="+",
         metavar="NAME",
+        default=argparse.SUPPRESS,
         help="auto, auto:strict, names of algorithms or of families of them"
         " (default: auto and each algorithm)",
     )
@@ -183,6 +185,7 @@ def _add_bench(commands):
     add(
         "--torch-python",
         metavar="FILE",
+        default=argparse.SUPPRESS,
         help="interpreter that has PyTorch, which then is timed (default:"
         " KCONV_TORCH_PYTHON, or the one that runs kconv)",
     )

@@ -18,6 +18,9 @@ _COUNTERPARTS = {
     keras.layers.SeparableConv2D: layers.SeparableConv2D,
 }
 
+# Stock layers that raise an error when they are called, if their strides differ.
+_EQUAL_STRIDES = keras.layers.DepthwiseConv2D, keras.layers.SeparableConv2D
+
 # kconv's operation -> Keras's function of the same operands, and how many they are.
 _FUNCTIONS = {
     ops.Conv: (keras.ops.conv, 2),
@@ -46,8 +49,9 @@ def convert(model, algorithm="auto"):
             or Functional takes.
         algorithm: String, the argument of the new layers: `"auto"`, `"auto:strict"` or
             a name out of `kconv.ops.algorithms()`. Where a layer's shapes are refused
-            by an algorithm that is forced, as depthwise ones are by `"winograd"`, the
-            layer raises an error when it is called.
+            by an algorithm that is forced, the layer raises an error when it is called:
+            `"winograd"` refuses depthwise ones, `"depthwise"` all others, and
+            `"grouped"` those in one group, so that a model fails at the first of these.
 
     Returns:
         A model.
@@ -72,10 +76,13 @@ def revert(model):
 
     The inverse of `kconv.convert`, which tells what is kept. A `kconv.ops.conv`,
     `depthwise_conv` or `separable_conv` in the graph of a Functional model becomes that
-    of `keras.ops`, where Keras can do it: with padding `"valid"` or `"same"`, without
-    bias and activation, and with strides or dilation, not both; a depthwise one in one
-    or two dimensions and with equal strides. `kconv.layers.DepthwiseConv3D` and
-    `SeparableConv3D`, which Keras does not have, are copied as they are.
+    of `keras.ops`, where Keras can do it on a CPU: with padding `"valid"` or `"same"`,
+    without bias and activation, and with strides or dilation, not both; a dense one
+    in one group and with `data_format="channels_last"`; a depthwise one in one or two
+    dimensions and with equal strides. `kconv.layers.DepthwiseConv3D` and
+    `SeparableConv3D`, which Keras does not have, are copied as they are, and so are
+    `DepthwiseConv2D` and `SeparableConv2D` with unequal strides, which TensorFlow's
+    kernels do not take.
 
     Args:
         model: A Sequential or Functional model.
@@ -208,15 +215,19 @@ class _Swapper:
                 value = getattr(layer, key, None)
                 if _may_be_unknown(value):
                     config[key] = value
-        if type(layer) in self.counterparts:
-            config = self._changed(config)
-        else:
-            config = self._swapped_inside(config)
+        counterpart = self._counterpart(type(layer), config)
+        config = self._changed(config) if counterpart else self._swapped_inside(config)
         if type(layer) is keras.layers.Lambda:
             return keras.layers.Lambda(**config)  # its from_config wants bytecode
         if _is_plain_wrapper(layer):  # around a layer that may be elsewhere too
             return type(layer)(**{**config, "layer": self.copy(layer.layer)})
-        return self.counterparts.get(type(layer), type(layer)).from_config(config)
+        return (counterpart or type(layer)).from_config(config)
+
+    def _counterpart(self, layer_class, config):
+        """Returns the class to take instead of one; None if there is no such class."""
+        target = self.counterparts.get(layer_class)
+        equal = len(set(keras.tree.flatten(config.get("strides", 1)))) == 1
+        return target if equal or target not in _EQUAL_STRIDES else None
 
     def _changed(self, config):
         config = {**config, **self.arguments}
@@ -228,8 +239,11 @@ class _Swapper:
             return type(config)(self._swapped_inside(one) for one in config)
         if not isinstance(config, dict):
             return config
-        for source, target in self.counterparts.items():
-            if _is_serialized(config, source):
+        for source in self.counterparts:
+            if not _is_serialized(config, source):
+                continue
+            target = self._counterpart(source, config["config"])
+            if target:
                 name = keras.saving.get_registered_name(target)
                 return {
                     **config,
@@ -302,18 +316,25 @@ def _stock_operation(node):
 
 def _keras_can(node, config):
     """Whether Keras's function does the same on a CPU."""
-    _, count = _FUNCTIONS[type(node)]
-    operands = [call.arguments.args for call in node._inbound_nodes]
-    # A bias is an operand, the last one.
-    more = any(len(given) > count for given in operands)
+    signature = inspect.signature(node.call)
+    operands = [
+        signature.bind(*call.arguments.args, **call.arguments.kwargs).arguments
+        for call in node._inbound_nodes
+    ]
+    more = any("bias" in given for given in operands)
     if more or config["activation"] not in (None, "linear"):
         return False
     strides = keras.tree.flatten(config["strides"])
     dilated = max(keras.tree.flatten(config["dilation_rate"])) > 1
-    if type(node) is not ops.Conv:
-        deep = any(len(given[0].shape) > 4 for given in operands)
-        if deep or len(set(strides)) > 1:
+    if type(node) is ops.Conv:
+        if config["data_format"].lower() == "channels_first":
             return False
+        if any(g["inputs"].shape[-1] != g["kernel"].shape[-2] for g in operands):
+            return False
+    elif len(set(strides)) > 1 or any(
+        len(given["inputs"].shape) > 4 for given in operands
+    ):
+        return False
     named = str(config["padding"]).lower() in ("valid", "same")
     return named and not (dilated and max(strides) > 1)
 

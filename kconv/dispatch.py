@@ -256,7 +256,7 @@ def prepare_filter(kernel, strides, groups, algorithm):
     return None if prepared.shape.num_elements() == 0 else prepared
 
 
-def conv(spec, inputs, kernel, epilogue=NO_EPILOGUE, prepared=None, told_shape=None):
+def conv(spec, inputs, kernel, epilogue=NO_EPILOGUE, prepared=None, told=None):
     """Computes a convolution, each pass of it and of its gradients by its best kernel.
 
     Args:
@@ -265,8 +265,8 @@ def conv(spec, inputs, kernel, epilogue=NO_EPILOGUE, prepared=None, told_shape=N
         kernel: A tensor of the same dtype.
         epilogue: An `Epilogue`.
         prepared: A `Prepared`, or None.
-        told_shape: Tuple, the shape of the kernel that the caller knows, for errors;
-            by default that of `kernel`.
+        told: String, the kernel that the caller knows and its shape, for errors; by
+            default those of `kernel`.
 
     Returns:
         A tensor.
@@ -278,7 +278,7 @@ def conv(spec, inputs, kernel, epilogue=NO_EPILOGUE, prepared=None, told_shape=N
     if not is_auto(spec.algorithm):
         shapes = tuple(inputs.shape), tuple(kernel.shape)
         if None not in spec.size(shapes[0]):  # else the op decides when it runs
-            check_not_refused("forward", spec, *shapes, dtype, told_shape)
+            check_not_refused("forward", spec, *shapes, dtype, told)
     return run("forward", spec, Operands(inputs, kernel), epilogue, prepared)
 
 
@@ -291,13 +291,13 @@ def refusal(pass_, spec, input_shape, kernel_shape, dtype):
     return rows[0].refusal if cheapest(rows) is None else None
 
 
-def check_not_refused(pass_, spec, input_shape, kernel_shape, dtype, told_shape=None):
+def check_not_refused(pass_, spec, input_shape, kernel_shape, dtype, told=None):
     """Raises ValueError if all that the algorithm of `spec` allows refuse a problem."""
     sentence = refusal(pass_, spec, input_shape, kernel_shape, dtype)
     if sentence is not None:
         raise ValueError(
             f"{sentence} Received: algorithm={spec.algorithm!r}, inputs.shape="
-            f"{input_shape}, kernel.shape={told_shape or kernel_shape}"
+            f"{input_shape}, {told or f'kernel.shape={kernel_shape}'}"
         )
 
 

@@ -174,6 +174,7 @@ def depthwise_spec(
     data_format=None,
     dilation_rate=1,
     algorithm="auto",
+    name="kernel",
 ):
     """Checks the arguments of `kconv.ops.depthwise_conv`, as `conv_spec` those of conv.
 
@@ -185,6 +186,7 @@ def depthwise_spec(
         data_format: As in `conv_spec`.
         dilation_rate: As in `conv_spec`.
         algorithm: As in `conv_spec`.
+        name: String, what the caller calls the kernel, for errors.
 
     Returns:
         A `ConvSpec` with a group for each channel, which convolves with a kernel of the
@@ -193,15 +195,15 @@ def depthwise_spec(
     Raises:
         ValueError: As `conv_spec`.
     """
-    _check_ranks(input_shape, kernel_shape)
+    _check_ranks(input_shape, kernel_shape, name)
     data_format = _standard_format(data_format)
     dims = len(kernel_shape) - 2
     channels = input_shape[-1 if data_format == "channels_last" else 1]
     known = channels is not None and None not in kernel_shape
     if known and 0 not in kernel_shape and channels != kernel_shape[-2]:
         raise ValueError(
-            "`inputs` must have as many channels as a depthwise `kernel` has in its "
-            f"last axis but one. Received: inputs.shape={input_shape}, kernel.shape="
+            f"`inputs` must have as many channels as a depthwise `{name}` has in its "
+            f"last axis but one. Received: inputs.shape={input_shape}, {name}.shape="
             f"{kernel_shape}, data_format={data_format!r}"
         )
     return _checked_spec(
@@ -213,6 +215,7 @@ def depthwise_spec(
         _positive("dilation_rate", dilation_rate, dims),
         algorithm,
         told_shape=kernel_shape,
+        name=name,
     )
 
 
@@ -248,24 +251,25 @@ def plain(value):
     return value
 
 
-def _check_ranks(input_shape, kernel_shape):
+def _check_ranks(input_shape, kernel_shape, name="kernel"):
     if not 3 <= len(kernel_shape) <= 5 or len(input_shape) != len(kernel_shape):
         raise ValueError(
-            "`inputs` and `kernel` must have the same rank, which is 3, 4 or 5 for "
+            f"`inputs` and `{name}` must have the same rank, which is 3, 4 or 5 for "
             "convolutions of 1, 2 or 3 spatial dimensions. Received: "
-            f"inputs.shape={input_shape}, kernel.shape={kernel_shape}"
+            f"inputs.shape={input_shape}, {name}.shape={kernel_shape}"
         )
 
 
 def _standard_format(data_format):
     if data_format is None:
         data_format = keras.config.image_data_format()
-    if data_format not in ("channels_last", "channels_first"):
+    lower = data_format.lower() if isinstance(data_format, str) else None
+    if lower not in ("channels_last", "channels_first"):
         raise ValueError(
             "`data_format` must be 'channels_last' or 'channels_first'. Received: "
             f"data_format={data_format!r}"
         )
-    return data_format
+    return lower
 
 
 def _positive(name, value, dims):
@@ -314,10 +318,13 @@ def _checked_spec(
     dilation_rate,
     algorithm,
     told_shape=None,
+    name="kernel",
 ):
     # Errors tell the kernel that the caller knows.
-    told_shape = told_shape or kernel_shape
-    received = f"Received: inputs.shape={input_shape}, kernel.shape={told_shape}"
+    received = (
+        f"Received: inputs.shape={input_shape}, {name}.shape="
+        f"{told_shape or kernel_shape}"
+    )
     channels = input_shape[-1 if data_format == "channels_last" else 1]
     kernel_size, group_channels, filters = (
         kernel_shape[:-2],
@@ -325,15 +332,15 @@ def _checked_spec(
         kernel_shape[-1],
     )
     if 0 in kernel_shape:
-        raise ValueError(f"`kernel` must not be empty. {received}")
+        raise ValueError(f"`{name}` must not be empty. {received}")
     if channels is None or None in kernel_shape:
         raise ValueError(
-            "The channels of `inputs` and the shape of `kernel` must be known. "
+            f"The channels of `inputs` and the shape of `{name}` must be known. "
             f"{received}"
         )
     if channels == 0 or channels % group_channels:
         raise ValueError(
-            "The channels of `inputs` must be a multiple of the channels of `kernel`, "
+            f"The channels of `inputs` must be a multiple of the channels of `{name}`, "
             f"its last axis but one. {received}, data_format={data_format!r}"
         )
     groups = channels // group_channels
@@ -348,14 +355,14 @@ def _checked_spec(
     elif isinstance(padding, str):
         padding = padding.upper()
     spec = ConvSpec(strides, dilation_rate, padding, groups, data_format, algorithm)
-    _check_sizes(spec, input_shape, kernel_shape, told_shape)
+    _check_sizes(spec, input_shape, kernel_shape, received)
     return spec
 
 
-def _check_sizes(spec, input_shape, kernel_shape, told_shape):
+def _check_sizes(spec, input_shape, kernel_shape, received):
     received = (
-        f"Received: inputs.shape={input_shape}, kernel.shape={told_shape}, strides="
-        f"{spec.strides}, padding={spec.padding}, dilation_rate={spec.dilation_rate}"
+        f"{received}, strides={spec.strides}, padding={spec.padding}, "
+        f"dilation_rate={spec.dilation_rate}"
     )
     # Unknown sizes are as good as 1 here: the op itself checks the sizes that come.
     size, kernel_size = spec.size(input_shape), kernel_shape[:-2]

@@ -195,6 +195,10 @@ def test_groups_are_compared_with_the_dense_layer(comparison, tmp_path):
     assert [row["name"] for row in rows] == ["stock", "dense", "auto"]
     assert {row["kind"] for row in rows} == {"grouped"}
     assert all(row["dense_over_this"] > 0 for row in rows)
+    rates = [row["gflops"] * row["seconds"] * 1e9 / 2 for row in rows]
+    problem = comparison.problem
+    work = [problem.macs, problem.dense.macs, problem.macs]
+    np.testing.assert_allclose(rates, work)
 
 
 def test_depthwise_layers_are_not_compared_with_dense_ones():
@@ -264,6 +268,15 @@ def test_missing_pytorch_is_one_sentence(tmp_path):
     with pytest.raises(RuntimeError, match="PyTorch is missing: `pip install torch`"):
         worker.environment()
     worker.close()
+
+
+def test_a_process_that_is_gone_is_told():
+    for _ in range(3):
+        worker = client.Worker({}, 1, client.pytorch("/bin/true"))
+        worker._process.wait()
+        with pytest.raises(RuntimeError, match=r"ended.*Received: exit code 0"):
+            worker.environment()
+        worker.close()
 
 
 @needs_torch

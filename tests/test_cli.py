@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import re
 import subprocess
 import sys
 
@@ -25,7 +26,11 @@ def test_help(arguments, capsys):
     with pytest.raises(SystemExit) as stopped:
         cli.main(arguments)
     assert stopped.value.code == 0
-    assert "usage: kconv" in capsys.readouterr().out
+    words = capsys.readouterr().out
+    assert "usage: kconv" in words
+    # One default each.
+    for option in re.split(r"\n  --", words):
+        assert option.count("(default: ") <= 1
 
 
 @pytest.mark.parametrize(
@@ -61,6 +66,7 @@ def test_module_runs_as_the_command():
 
 
 def test_info(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")  # names are not broken over lines
     monkeypatch.setenv("KCONV_EXAMPLE", "shown")
     assert cli.main(["info"]) == 0
     words = capsys.readouterr().out

@@ -1,6 +1,7 @@
 """kconv.ops.depthwise_conv and separable_conv: what they compute and refuse."""
 
 import itertools
+import re
 
 import keras
 import numpy as np
@@ -13,7 +14,7 @@ import kconv
 from kconv import dispatch
 
 # Names that take depthwise problems of every kind; stock's with the others in turns.
-UNIVERSAL = ("auto", "auto:strict", "gemm", "direct", "builtin")
+UNIVERSAL = ("auto", "auto:strict", "depthwise", "gemm", "direct", "builtin")
 ALGORITHMS = ("auto", "auto:strict", *kconv.ops.algorithms())
 
 
@@ -108,9 +109,9 @@ def test_dtypes_are_kept_and_rounded_once(dtype):
     ).all()
 
 
-@pytest.mark.parametrize("algorithm", ("auto", "gemm", "builtin"))
-@pytest.mark.parametrize("padding", ("valid", "same", "SAME"))
-@pytest.mark.parametrize("multiplier", (1, 2, 3))
+@pytest.mark.parametrize("algorithm", ("auto", "depthwise", "gemm", "builtin"))
+@pytest.mark.parametrize("padding", ("valid", "SAME"))
+@pytest.mark.parametrize("multiplier", (1, 3))
 @pytest.mark.parametrize("dims", (1, 2))
 def test_same_as_keras(dims, multiplier, padding, algorithm):
     x = random(2, *(9, 8)[:dims], 5)
@@ -209,7 +210,7 @@ def test_gradients_of_gradients_are_those_of_keras(dims, kind, algorithm):
 
 
 @pytest.mark.parametrize("use_pfor", (False, True), ids=("loop", "pfor"))
-@pytest.mark.parametrize("algorithm", ("auto", "direct", "builtin"))
+@pytest.mark.parametrize("algorithm", ("auto", "depthwise", "builtin"))
 def test_jacobian(algorithm, use_pfor):
     x, w = random(2, 5, 4, 3, dtype="float64"), random(3, 2, 3, 2, dtype="float64")
 
@@ -265,7 +266,7 @@ def test_passes_mix_with_those_of_stock(batch, choices, estimates):
         assert np.abs(result - exact).max() <= 2e-6 * np.abs(exact).max()
 
 
-@pytest.mark.parametrize("algorithm", ("auto", "direct", "builtin"))
+@pytest.mark.parametrize("algorithm", ("auto", "depthwise", "builtin"))
 @pytest.mark.parametrize("name", ("1d_all", "2d_all", "2d", "3d_all"))
 def test_xla_functions_run_on_stock_ops(name, algorithm):
     size, taps, channels, multiplier, strides, dilation_rate, padding = PROBLEMS[name]
@@ -441,20 +442,32 @@ def test_bad_arguments_are_told_before_anything_runs(
             assert f"kernel.shape={kernel_shape}" in str(told.value)
 
 
+WHOLE = r"Received: inputs\.shape=\(2, 8, 8, 4\), "
+TOLD_DEPTHWISE = WHOLE + r"depthwise_kernel\.shape=\(%s\)"
+TOLD_POINTWISE = WHOLE + (
+    r"depthwise_kernel\.shape=\(3, 3, 4, 2\), pointwise_kernel\.shape=\(%s\)"
+)
+
+
 @pytest.mark.parametrize(
     ("depthwise", "pointwise", "options", "message"),
     [
-        ((3, 3, 4, 2), (1, 1, 4, 5), {}, "`pointwise_kernel` must have the shape"),
-        ((3, 3, 4, 2), (1, 8, 5), {}, "`pointwise_kernel` must have the shape"),
-        ((3, 3, 4, 2), (3, 1, 8, 5), {}, "`pointwise_kernel` must have the shape"),
-        ((3, 3, 4, 2), (), {}, "`pointwise_kernel` must have the shape"),
-        ((3, 3, 4, 2), (1, 1, 8, 0), {}, "must not be empty"),
-        ((3, 3, 2, 2), (1, 1, 4, 5), {}, "as many channels"),
-        ((9, 3, 4, 2), (1, 1, 8, 5), {}, "must not be larger"),
-        ((3, 3, 4, 2), (1, 1, 8, 5), {"strides": 0}, "`strides`"),
-        ((3, 3, 4, 2), (1, 1, 8, 5), {"bias": np.zeros(8, "float32")}, "each filter"),
-        ((3, 3, 4, 2), (1, 1, 8, 5), {"activation": "gelu"}, "`activation`"),
-        ((3, 3, 4, 2), (1, 1, 8, 5), {"algorithm": "fastest"}, "'auto:strict'"),
+        (KERNEL, (1, 1, 4, 5), {}, "must have the shape.*" + TOLD_POINTWISE),
+        (KERNEL, (1, 8, 5), {}, "must have the shape.*" + TOLD_POINTWISE),
+        (KERNEL, (3, 1, 8, 5), {}, "must have the shape.*" + TOLD_POINTWISE),
+        (KERNEL, (), {}, "must have the shape.*" + TOLD_POINTWISE),
+        (KERNEL, (1, 1, 8, 0), {}, "`pointwise_kernel` must not.*" + TOLD_POINTWISE),
+        ((3, 3, 2, 2), (1, 1, 4, 5), {}, "`depthwise_kernel` has.*" + TOLD_DEPTHWISE),
+        ((3, 4, 2), (1, 8, 5), {}, "`depthwise_kernel` must have.*" + TOLD_DEPTHWISE),
+        ((3, 3, 4, 0), (1, 1, 0, 5), {}, "`depthwise_kernel` m.*" + TOLD_DEPTHWISE),
+        ((9, 3, 4, 2), (1, 1, 8, 5), {}, "must not be larger.*" + TOLD_DEPTHWISE),
+        (KERNEL, (1, 1, 8, 5), {"strides": 0}, "`strides`.*Received: "),
+        (
+            *(KERNEL, (1, 1, 8, 5), {"bias": np.zeros(8, "float32")}),
+            "each filter of `pointwise_kernel`.*Received: ",
+        ),
+        (KERNEL, (1, 1, 8, 5), {"activation": "gelu"}, "`activation`.*Received: "),
+        (KERNEL, (1, 1, 8, 5), {"algorithm": "fast"}, "'auto:strict'.*Received: "),
     ],
 )
 def test_bad_separable_arguments_are_told_before_anything_runs(
@@ -465,9 +478,36 @@ def test_bad_separable_arguments_are_told_before_anything_runs(
 
     monkeypatch.setattr(dispatch, "conv", forbidden)
     kernels = np.zeros(depthwise, "float32"), np.zeros(pointwise, "float32")
+    if "%s" in message:
+        shape = pointwise if "pointwise" in message else depthwise
+        message %= ", ".join(map(str, shape))
     for inputs in (np.zeros(IMAGE, "float32"), keras.KerasTensor(IMAGE)):
-        with pytest.raises(ValueError, match=f"{message}(.|\n)*Received: "):
+        with pytest.raises(ValueError, match=f"(?s){message}") as told:
             kconv.ops.separable_conv(inputs, *kernels, **options)
+        # Of the arguments, not of what is between the halves.
+        assert not re.search(r"[` ]kernel[`.]", str(told.value).split("\n\nArg")[0])
+
+
+def test_separable_tells_which_kernel_an_algorithm_refuses():
+    kernels = random(3, 3, 4, 2), random(1, 1, 8, 5)
+    message = "algorithm='winograd', " + TOLD_DEPTHWISE[len("Received: ") :]
+    with pytest.raises(ValueError, match=message % "3, 3, 4, 2"):
+        kconv.ops.separable_conv(random(*IMAGE), *kernels, algorithm="winograd")
+
+
+@pytest.mark.parametrize("name", ("channels_last", "channels_first"))
+def test_data_format_in_any_case(name):
+    x, w, pointwise = random(2, 8, 8, 8), random(3, 3, 8, 1), random(1, 1, 8, 5)
+    for function, kernels in (
+        (kconv.ops.depthwise_conv, (w,)),
+        (kconv.ops.separable_conv, (w, pointwise)),
+        (kconv.ops.conv, (pointwise,)),
+    ):
+        expected = function(x, *kernels, data_format=name)
+        for other in (name.upper(), name.title()):
+            assert np.array_equal(function(x, *kernels, data_format=other), expected)
+            symbolic = function(keras.Input(x.shape[1:]), *kernels, data_format=other)
+            assert symbolic.shape[1:] == expected.shape[1:]
 
 
 def test_dtypes_must_agree():
@@ -485,7 +525,7 @@ def algorithms_of(function, *operands):
     return [op.get_attr("algorithm").decode() for op in nodes]
 
 
-def test_which_half_a_forced_algorithm_forces(monkeypatch):
+def test_which_half_a_forced_algorithm_forces():
     operands = random(2, 9, 9, 4), random(3, 3, 4, 2), random(1, 1, 8, 5)
 
     def conv(algorithm):
@@ -493,36 +533,23 @@ def test_which_half_a_forced_algorithm_forces(monkeypatch):
 
     for name in ("direct", "gemm"):
         assert algorithms_of(conv(name), *operands) == [name, name]
-    # An algorithm for depthwise convolutions only.
-    candidates = dispatch.candidates
-
-    def shy(pass_, spec, input_shape, kernel_shape, *rest):
-        rows = candidates(pass_, spec, input_shape, kernel_shape, *rest)
-        refused = dispatch.Candidate("direct", "direct is shy.")
-        if spec.groups > 1 or pass_ != "filter_gradient":
-            return rows
-        return tuple(refused if row.algorithm == "direct" else row for row in rows)
-
-    monkeypatch.setattr(dispatch, "candidates", shy)
-    dispatch.refusal.cache_clear()
-    dispatch.builtin_batches.cache_clear()
-    ran = algorithms_of(conv("direct"), *operands)
-    dispatch.refusal.cache_clear()
-    dispatch.builtin_batches.cache_clear()
-    assert ran[0] == "direct"
-    assert "direct" not in ran[1:]
+    # One that takes depthwise convolutions only.
+    ran = algorithms_of(conv("depthwise"), *operands)
+    assert ran[0] == "depthwise"
+    assert ran[1:] in ([], ["auto"])  # stock's kernel is no node of kconv's
     # Nothing of kconv's where stock is asked for.
     assert algorithms_of(conv("builtin"), *operands) == []
-    # A forced algorithm that refuses the depthwise half is told with its own kernel.
-    with pytest.raises(ValueError, match=r"kernel\.shape=\(3, 3, 4, 2\)"):
-        conv("winograd")(*operands)
 
 
 def test_explain_tells_of_depthwise_problems():
-    told = kconv.ops.explain((8, 28, 28, 64), (3, 3, 1, 64), padding="same")
+    told = kconv.ops.explain((8, 28, 28, 240), (5, 5, 1, 240), padding="same")
     assert told.candidates[-1].refusal is None
     assert told.candidates[-1].seconds > 0
-    assert told.chosen in [row.algorithm for row in told.candidates]
+    assert told.chosen == "depthwise"
+    dense = kconv.ops.explain((8, 28, 28, 240), (5, 5, 240, 240), padding="same")
+    refusals = {row.algorithm: row.refusal for row in dense.candidates}
+    assert dense.chosen != "depthwise"
+    assert refusals["depthwise"] == "depthwise takes one input channel a group only."
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ compared has a process of its own, which lives as long as the benchmark and meas
 only when asked: the processes take turns and never run at the same time.
 """
 
+import contextlib
 import json
 import os
 import subprocess
@@ -93,7 +94,9 @@ class Worker:
 
     def close(self):
         """Ends the process."""
-        self._process.stdin.close()
+        # What could not be written is written again here.
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
         self._process.stdout.close()
         self._process.wait()
         self._words.close()

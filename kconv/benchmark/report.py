@@ -150,7 +150,7 @@ def rows(comparisons):
             "spread": measurement.spread if measurement.seconds else None,
             "calls": len(measurement.seconds),
             "gflops": (
-                2e-9 * comparison.problem.macs / measurement.median
+                2e-9 * _macs(measurement) / measurement.median
                 if measurement.seconds
                 else None
             ),
@@ -217,6 +217,12 @@ def write_plot(comparisons, path):
     axes[0, 0].legend()
     figure.savefig(path, dpi=120)
     pyplot.close(figure)
+
+
+def _macs(measurement):
+    """Multiply-accumulates of what a candidate computes."""
+    dense = measurement.candidate.name == "dense"
+    return (measurement.problem.dense if dense else measurement.problem).macs
 
 
 def _ratio(theirs, ours):

@@ -1,19 +1,18 @@
 """Convolution."""
 
 import keras
-import tensorflow as tf
 
 from kconv import dispatch
 from kconv.dispatch import check_algorithm
 from kconv.epilogue import LINEAR, Epilogue
 from kconv.ops.checks import (
+    INTEGERS,
     check_activation,
     check_bias,
     check_dtypes,
     check_groups,
-    known_tensors,
 )
-from kconv.ops.operation import ConvOperation
+from kconv.ops.operation import ConvOperation, read_operands
 from kconv.prepared import Prepared, PreparedFilter
 from kconv.spec import conv_spec
 
@@ -54,7 +53,7 @@ class Conv(ConvOperation):
         """Returns a KerasTensor of the output's shape and dtype."""
         shapes = tuple(inputs.shape), tuple(kernel.shape)
         spec = conv_spec(*shapes, **self.arguments)
-        check_dtypes(inputs, kernel)
+        check_dtypes(inputs, kernel, also=INTEGERS)
         if bias is not None:
             check_bias(bias, inputs, shapes[1][-1])
         return keras.KerasTensor(spec.output_shape(*shapes), dtype=inputs.dtype)
@@ -157,32 +156,19 @@ def conv(
         if kernel.prepared is not None:
             prepared, groups = Prepared(kernel.prepared, kernel.source), kernel.groups
         kernel = kernel.kernel
-    if bias is not None and not isinstance(bias, keras.KerasTensor):
-        bias = tf.convert_to_tensor(bias)
-    if any(isinstance(t, keras.KerasTensor) for t in (inputs, kernel, bias)):
-        operation = Conv(
-            strides, padding, data_format, dilation_rate, algorithm, activation
-        )
-        operands = (inputs, kernel) if bias is None else (inputs, kernel, bias)
-        outputs = operation.symbolic_call(*operands)
+    arguments = strides, padding, data_format, dilation_rate, algorithm
+    inputs, kernel, bias, output = read_operands(
+        Conv, (*arguments, activation), bias, inputs=inputs, kernel=kernel
+    )
+    if output is not None:
         if groups is not None:
-            shapes = tuple(inputs.shape), tuple(kernel.shape)
-            spec = conv_spec(*shapes, **operation.arguments)
+            spec = conv_spec(tuple(inputs.shape), tuple(kernel.shape), *arguments)
             check_groups(groups, spec, inputs, kernel)
-        return outputs
+        return output
     check_algorithm(algorithm)
     check_activation(activation)
-    inputs, kernel = known_tensors(inputs=inputs, kernel=kernel)
-    check_dtypes(inputs, kernel)
-    spec = conv_spec(
-        tuple(inputs.shape),
-        tuple(kernel.shape),
-        strides,
-        padding,
-        data_format,
-        dilation_rate,
-        algorithm,
-    )
+    check_dtypes(inputs, kernel, also=INTEGERS)
+    spec = conv_spec(tuple(inputs.shape), tuple(kernel.shape), *arguments)
     if bias is not None:
         check_bias(bias, inputs, kernel.shape[-1])
     if groups is not None:

@@ -6,8 +6,8 @@ import tensorflow as tf
 from kconv import dispatch
 from kconv.dispatch import check_algorithm
 from kconv.epilogue import LINEAR, Epilogue
-from kconv.ops.checks import check_activation, check_bias, check_dtypes, known_tensors
-from kconv.ops.operation import ConvOperation
+from kconv.ops.checks import check_activation, check_bias, check_dtypes
+from kconv.ops.operation import ConvOperation, read_operands
 from kconv.spec import depthwise_spec, grouped_shape
 
 _PLACES = "channel of the output, the channels of `inputs` times the multiplier"
@@ -119,31 +119,21 @@ def depthwise_conv(
     Source:
         Chollet, "Xception: Deep learning with depthwise separable convolutions", 2017.
     """
-    if bias is not None and not isinstance(bias, keras.KerasTensor):
-        bias = tf.convert_to_tensor(bias)
-    if any(isinstance(t, keras.KerasTensor) for t in (inputs, kernel, bias)):
-        operation = DepthwiseConv(
-            strides, padding, data_format, dilation_rate, algorithm, activation
-        )
-        operands = (inputs, kernel) if bias is None else (inputs, kernel, bias)
-        return operation.symbolic_call(*operands)
+    arguments = strides, padding, data_format, dilation_rate, algorithm
+    inputs, kernel, bias, output = read_operands(
+        DepthwiseConv, (*arguments, activation), bias, inputs=inputs, kernel=kernel
+    )
+    if output is not None:
+        return output
     check_algorithm(algorithm)
     check_activation(activation)
-    inputs, kernel = known_tensors(inputs=inputs, kernel=kernel)
     check_dtypes(inputs, kernel)
-    told_shape = tuple(kernel.shape)
-    spec = depthwise_spec(
-        tuple(inputs.shape),
-        told_shape,
-        strides,
-        padding,
-        data_format,
-        dilation_rate,
-        algorithm,
-    )
-    grouped = grouped_shape(told_shape)
+    kernel_shape = tuple(kernel.shape)
+    spec = depthwise_spec(tuple(inputs.shape), kernel_shape, *arguments)
+    grouped = grouped_shape(kernel_shape)
     if bias is not None:
         check_bias(bias, inputs, grouped[-1], _PLACES)
     epilogue = Epilogue(bias, activation or LINEAR)
+    told = f"kernel.shape={kernel_shape}"
     kernel = tf.reshape(kernel, grouped)
-    return dispatch.conv(spec, inputs, kernel, epilogue, told_shape=told_shape)
+    return dispatch.conv(spec, inputs, kernel, epilogue, told=told)

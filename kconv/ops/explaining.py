@@ -18,8 +18,8 @@ def algorithms():
     Example:
 
     >>> kconv.ops.algorithms()
-    ['winograd', 'winograd:f4', 'winograd:f6', 'winograd:f2', 'gemm', 'direct',
-     'builtin']
+    ['depthwise', 'winograd', 'winograd:f4', 'winograd:f6', 'winograd:f2', 'grouped',
+     'gemm', 'direct', 'builtin']
     """
     return dispatch.algorithms()
 
@@ -67,9 +67,11 @@ def explain(
 
     >>> print(kconv.ops.explain((1, 7, 7, 512), (1, 1, 512, 2048)))
     forward of (1, 7, 7, 512) * (1, 1, 512, 2048), float32
+      depthwise    depthwise takes one input channel a group only.
       winograd:f4  winograd takes kernels with an axis of 3 or 5 taps only.
       winograd:f6  winograd takes kernels with an axis of 3 or 5 taps only.
       winograd:f2  winograd takes kernels with an axis of 3 or 5 taps only.
+      grouped      grouped takes more than one group only.
     > gemm               1.27 ms on one core, workspace 656 KiB
       direct            4.284 ms on one core, workspace 0 KiB
       builtin           2.095 ms on one core

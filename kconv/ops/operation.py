@@ -1,9 +1,11 @@
 """What the nodes of Functional models have in common."""
 
 import keras
+import numpy as np
+import tensorflow as tf
 
 from kconv.dispatch import check_algorithm
-from kconv.ops.checks import check_activation
+from kconv.ops.checks import check_activation, check_ranks, to_tensor
 from kconv.spec import plain
 
 
@@ -58,3 +60,43 @@ class ConvOperation(keras.Operation):
     def get_config(self):
         """Returns the arguments that make this operation again."""
         return {**self.arguments, "activation": self.activation, "name": self.name}
+
+
+def read_operands(operation_class, arguments, bias, **operands):
+    """Makes tensors of the operands of a convolution, or a node of a Functional model.
+
+    Args:
+        operation_class: Subclass of `ConvOperation`, of the node.
+        arguments: Tuple, what that takes.
+        bias: Tensor, or what one can be made of, or None.
+        operands: The other operands, by their names, in their order.
+
+    Returns:
+        A tuple: the operands, the bias or None, and the output, a KerasTensor, if an
+        operand is one, else None.
+
+    Raises:
+        ValueError: If an operand cannot be a tensor or its rank is unknown; of a node,
+            as that does.
+    """
+    given = operands if bias is None else {**operands, "bias": bias}
+    symbolic = any(isinstance(one, keras.KerasTensor) for one in given.values())
+    tensors = {
+        # A node keeps variables, whose values may change.
+        name: one if symbolic and _is_tensor(one) else to_tensor(name, one)
+        for name, one in given.items()
+    }
+    output = None
+    if symbolic:
+        output = operation_class(*arguments).symbolic_call(*tensors.values())
+    else:
+        check_ranks(**{name: tensors[name] for name in operands})
+    return (*(tensors[name] for name in operands), tensors.get("bias"), output)
+
+
+def _is_tensor(value):
+    """Whether this is a dense tensor, an array or a variable."""
+    if getattr(value, "sparse", False) or getattr(value, "ragged", False):
+        return False
+    kinds = keras.KerasTensor, keras.Variable, np.ndarray, tf.Variable, tf.Tensor
+    return isinstance(value, kinds)

@@ -5,10 +5,9 @@ import tensorflow as tf
 
 from kconv import dispatch
 from kconv.dispatch import check_algorithm
-from kconv.ops.checks import check_activation, check_bias, check_dtypes, known_tensors
+from kconv.ops.checks import check_activation, check_bias, check_dtypes
 from kconv.ops.convolution import conv
-from kconv.ops.depthwise import depthwise_conv
-from kconv.ops.operation import ConvOperation
+from kconv.ops.operation import ConvOperation, read_operands
 from kconv.settings import AUTO
 from kconv.spec import conv_spec, depthwise_spec, grouped_shape
 
@@ -126,38 +125,38 @@ def separable_conv(
     Source:
         Chollet, "Xception: Deep learning with depthwise separable convolutions", 2017.
     """
-    operands = inputs, depthwise_kernel, pointwise_kernel
-    if bias is not None and not isinstance(bias, keras.KerasTensor):
-        bias = tf.convert_to_tensor(bias)
-    if any(isinstance(t, keras.KerasTensor) for t in (*operands, bias)):
-        operation = SeparableConv(
-            strides, padding, data_format, dilation_rate, algorithm, activation
-        )
-        operands = operands if bias is None else (*operands, bias)
-        return operation.symbolic_call(*operands)
-    check_algorithm(algorithm)
-    check_activation(activation)
-    inputs, depthwise_kernel, pointwise_kernel = known_tensors(
+    arguments = strides, padding, data_format, dilation_rate, algorithm, activation
+    inputs, depthwise_kernel, pointwise_kernel, bias, output = read_operands(
+        SeparableConv,
+        arguments,
+        bias,
         inputs=inputs,
         depthwise_kernel=depthwise_kernel,
         pointwise_kernel=pointwise_kernel,
     )
+    if output is not None:
+        return output
+    check_algorithm(algorithm)
+    check_activation(activation)
     _check_operands(inputs, depthwise_kernel, pointwise_kernel, bias)
-    arguments = {
-        "strides": strides,
-        "padding": padding,
-        "data_format": data_format,
-        "dilation_rate": dilation_rate,
-    }
+    depthwise_shape = tuple(depthwise_kernel.shape)
     pointwise_shape = tuple(pointwise_kernel.shape)
     depthwise, pointwise, middle_shape = _specs(
         tuple(inputs.shape),
-        tuple(depthwise_kernel.shape),
+        depthwise_shape,
         pointwise_shape,
-        **arguments,
+        strides=strides,
+        padding=padding,
+        data_format=data_format,
+        dilation_rate=dilation_rate,
         algorithm=algorithm,
     )
-    middle = depthwise_conv(inputs, depthwise_kernel, **arguments, algorithm=algorithm)
+    middle = dispatch.conv(
+        depthwise,
+        inputs,
+        tf.reshape(depthwise_kernel, grouped_shape(depthwise_shape)),
+        told=f"depthwise_kernel.shape={depthwise_shape}",
+    )
     problem = pointwise, middle_shape, pointwise_shape, inputs.dtype.name
     return conv(
         middle,
@@ -180,17 +179,28 @@ def _check_operands(inputs, depthwise_kernel, pointwise_kernel, bias):
 def _specs(input_shape, depthwise_shape, pointwise_shape, algorithm, **arguments):
     """Returns the `ConvSpec`s of both halves, and the shape of what is between them."""
     depthwise = depthwise_spec(
-        input_shape, depthwise_shape, **arguments, algorithm=algorithm
+        input_shape,
+        depthwise_shape,
+        **arguments,
+        algorithm=algorithm,
+        name="depthwise_kernel",
     )
     middle_shape = depthwise.output_shape(input_shape, grouped_shape(depthwise_shape))
     channels = depthwise.channels(middle_shape)
+    received = (
+        f"Received: inputs.shape={input_shape}, depthwise_kernel.shape="
+        f"{depthwise_shape}, pointwise_kernel.shape={pointwise_shape}"
+    )
     if pointwise_shape[:-1] != (1,) * depthwise.dims + (channels,):
         raise ValueError(
             "`pointwise_kernel` must have the shape (1, ..., 1, channels * multiplier, "
             "filters), of the rank of `depthwise_kernel`, whose last axes are the "
-            f"channels and the multiplier. Received: inputs.shape={input_shape}, "
-            f"depthwise_kernel.shape={depthwise_shape}, pointwise_kernel.shape="
-            f"{pointwise_shape}"
+            f"channels and the multiplier. {received}"
+        )
+    if not pointwise_shape[-1]:
+        raise ValueError(
+            "`pointwise_kernel` must not be empty, and the number of its filters, its "
+            f"last axis, must be known. {received}"
         )
     pointwise = conv_spec(
         middle_shape,
