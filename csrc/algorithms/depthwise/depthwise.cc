@@ -4,6 +4,7 @@
 
 #include "algorithms/depthwise/passes.h"
 #include "conv.h"
+#include "elements.h"
 #include "split.h"
 
 namespace kconv {
@@ -92,30 +93,15 @@ int64_t PreparedBytes(const Problem&, Isa) { return 0; }
 
 void Prepare(const Problem&, Isa, const void*, void*) {}
 
-template <typename Element>
-void RunPass(const Problem& problem, const ConvArgs& args, Context* ctx) {
-  if (problem.pass == Pass::kFilterGradient) {
-    RunFilterGradient<Element>(problem, args, ctx);
-  } else {
-    RunImagePass<Element>(problem, args, ctx);
-  }
-}
-
 const char* Run(const Problem& problem, const ConvArgs& args, Context* ctx) {
-  switch (problem.dtype) {
-    case DType::kFloat32:
-      RunPass<float>(problem, args, ctx);
-      break;
-    case DType::kFloat64:
-      RunPass<double>(problem, args, ctx);
-      break;
-    case DType::kBFloat16:
-      RunPass<BFloat16>(problem, args, ctx);
-      break;
-    case DType::kFloat16:
-      RunPass<Float16>(problem, args, ctx);
-      break;
-  }
+  WithElement(problem.dtype, [&](auto element) {
+    using Element = decltype(element);
+    if (problem.pass == Pass::kFilterGradient) {
+      RunFilterGradient<Element>(problem, args, ctx);
+    } else {
+      RunImagePass<Element>(problem, args, ctx);
+    }
+  });
   return nullptr;
 }
 

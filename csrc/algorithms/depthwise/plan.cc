@@ -106,10 +106,13 @@ Plan::Plan(const Problem& problem, Isa isa)
 
 int64_t Plan::ChunkLanes(const Problem& problem) const {
   if (panels_of_input || panels_of_output) return 0;
-  const int64_t row = problem.shape.kernel[0] * rows.axis().MostReads(1) *
-                      columns.MostReads() * Bytes(problem);
+  // What strides and pads skip may be more than can be counted.
+  const double row = static_cast<double>(problem.shape.kernel[0]) *
+                     static_cast<double>(rows.axis().MostReads(1)) *
+                     static_cast<double>(columns.MostReads()) *
+                     static_cast<double>(Bytes(problem));
   return std::min(kWeightBytes / (problem.shape.KernelTaps() * Bytes(problem)),
-                  kRowBytes / std::max<int64_t>(row, 1));
+                  static_cast<int64_t>(kRowBytes / std::max(row, 1.0)));
 }
 
 // Whether any chunk goes by way of panels.
@@ -179,7 +182,9 @@ void Plan::SizePanels(const Problem& problem) {
   const int64_t output =
       panels_of_output || (transposed && repeat > 1) ? chunks.Lanes() : of_any;
   const int64_t reads =
-      problem.shape.kernel[0] * rows.MostReads() * columns.MostReads();
+      HasPanels(problem)
+          ? problem.shape.kernel[0] * rows.MostReads() * columns.MostReads()
+          : 0;
   const bool sums = problem.pass == Pass::kFilterGradient;
   const int64_t writes = (sums ? rows.size() : 1) * columns.size();
   input_panel = input * (transposed ? writes : reads);
