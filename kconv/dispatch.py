@@ -8,12 +8,12 @@ kconv's op chooses when it runs, so here is decided only whether stock's kernel,
 
 import dataclasses
 import functools
-import typing
 
 import tensorflow as tf
 
 from kconv import builtin, native, runtime, settings
 from kconv.epilogue import NO_EPILOGUE, Epilogue
+from kconv.operands import Operands, Outline, sizes_of
 from kconv.settings import AUTO, AUTO_STRICT
 
 PASSES = ("forward", "input_gradient", "filter_gradient")
@@ -35,18 +35,6 @@ _SMALL_BATCH, _LARGE_BATCH = 1, 256
 # ... and an unknown height or width is taken to be this, as in the middle of an image
 # network: estimates change much less with the size than with the channels.
 _ASSUMED_SIZE = 56
-
-
-class Operands(typing.NamedTuple):
-    """The three tensors of a convolution.
-
-    Of the one that a pass computes only the shape is taken, and the forward pass takes
-    nothing of the output.
-    """
-
-    input: typing.Any = None
-    filter: typing.Any = None
-    output: typing.Any = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -265,8 +253,8 @@ def conv(spec, inputs, kernel, epilogue=NO_EPILOGUE, prepared=None, told=None):
         kernel: A tensor of the same dtype.
         epilogue: An `Epilogue`.
         prepared: A `Prepared`, or None.
-        told: String, the kernel that the caller knows and its shape, for errors; by
-            default those of `kernel`.
+        told: String, the operands that the caller knows and their shapes, for errors;
+            by default `inputs` and `kernel`.
 
     Returns:
         A tensor.
@@ -282,6 +270,36 @@ def conv(spec, inputs, kernel, epilogue=NO_EPILOGUE, prepared=None, told=None):
     return run("forward", spec, Operands(inputs, kernel), epilogue, prepared)
 
 
+def conv_transpose(spec, image, inputs, kernel, epilogue=NO_EPILOGUE, told=None):
+    """Computes a transposed convolution: the input gradient of the one that it undoes.
+
+    Args:
+        spec: A `ConvSpec`, of the convolution from the output to `inputs`.
+        image: An `Outline` of the output.
+        inputs: A tensor.
+        kernel: A tensor of the same dtype.
+        epilogue: An `Epilogue`.
+        told: As in `conv`.
+
+    Returns:
+        A tensor.
+    """
+    spec = settings.heeded(spec)
+    dtype = inputs.dtype.name
+    if why_stock(spec.algorithm, dtype) or 0 in inputs.shape[1:]:
+        result = builtin.conv_transpose(spec, image, inputs, kernel)
+    else:
+        shape = tuple(image.shape)
+        if not is_auto(spec.algorithm) and None not in spec.size(shape):
+            check_not_refused(
+                "input_gradient", spec, shape, tuple(kernel.shape), dtype, told
+            )
+        result = run("input_gradient", spec, Operands(image, kernel, inputs))
+        # The op knows no more of a size that is a tensor.
+        result = tf.ensure_shape(result, image.shape)
+    return epilogue.apply(result, spec.data_format)
+
+
 @functools.lru_cache(maxsize=4096)
 def refusal(pass_, spec, input_shape, kernel_shape, dtype):
     """Returns why all that the algorithm of `spec` allows refuse a problem, or None."""
@@ -295,10 +313,8 @@ def check_not_refused(pass_, spec, input_shape, kernel_shape, dtype, told=None):
     """Raises ValueError if all that the algorithm of `spec` allows refuse a problem."""
     sentence = refusal(pass_, spec, input_shape, kernel_shape, dtype)
     if sentence is not None:
-        raise ValueError(
-            f"{sentence} Received: algorithm={spec.algorithm!r}, inputs.shape="
-            f"{input_shape}, {told or f'kernel.shape={kernel_shape}'}"
-        )
+        told = told or f"inputs.shape={input_shape}, kernel.shape={kernel_shape}"
+        raise ValueError(f"{sentence} Received: algorithm={spec.algorithm!r}, {told}")
 
 
 def takes_all_passes(spec, input_shape, kernel_shape, dtype):
@@ -398,10 +414,10 @@ def _run_chosen(pass_, spec, operands, epilogue, prepared, batches):
         return run_stock(operands, epilogue)
     # Under a tape tf.cond differentiates its branches at once, and so the gradients of
     # these, without end. Nobody needs them: the caller knows the gradients.
-    held = Operands(*(t if t is None else tf.stop_gradient(t) for t in operands))
+    held = Operands(*(_held(operand) for operand in operands))
     if epilogue.bias is not None:
         epilogue = epilogue._replace(bias=tf.stop_gradient(epilogue.bias))
-    batch = tf.shape(held.input)[0]
+    batch = sizes_of(held.input, tf.int32)[0]
     return tf.cond(
         (batch >= batches.start) & (batch < batches.stop),
         lambda: run_stock(held, epilogue),
@@ -423,10 +439,10 @@ def _run_native(pass_, spec, operands, epilogue=NO_EPILOGUE, prepared=None):
         )
     if pass_ == "input_gradient":
         return native.ops().kconv_conv_backprop_input(
-            input_sizes=_sizes(x), filter=kernel, out_backprop=dy, **spec.attributes
+            input_sizes=sizes_of(x), filter=kernel, out_backprop=dy, **spec.attributes
         )
     return native.ops().kconv_conv_backprop_filter(
-        input=x, filter_sizes=_sizes(kernel), out_backprop=dy, **spec.attributes
+        input=x, filter_sizes=sizes_of(kernel), out_backprop=dy, **spec.attributes
     )
 
 
@@ -434,7 +450,9 @@ def _static_shape(tensor):
     return None if tensor.shape.rank is None else tuple(tensor.shape)
 
 
-def _sizes(tensor):
-    if tensor.shape.is_fully_defined():
-        return tf.constant(tensor.shape.as_list(), tf.int64)
-    return tf.shape(tensor, out_type=tf.int64)
+def _held(operand):
+    return (
+        operand
+        if operand is None or isinstance(operand, Outline)
+        else (tf.stop_gradient(operand))
+    )

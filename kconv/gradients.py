@@ -4,6 +4,7 @@ import tensorflow as tf
 
 from kconv import dispatch
 from kconv.epilogue import Epilogue
+from kconv.operands import Operands
 from kconv.spec import ConvSpec
 
 
@@ -14,7 +15,7 @@ def _conv(op, upstream):
     spec = ConvSpec.from_op(op)
     epilogue = Epilogue(*bias, activation=op.get_attr("activation").decode())
     upstream, by_bias = epilogue.gradients(op.outputs[0], upstream, spec.data_format)
-    operands = dispatch.Operands(input=x, filter=kernel)
+    operands = Operands(input=x, filter=kernel)
     found = dispatch.gradients("forward", spec, operands, upstream)
     # None for a prepared filter and its source: they stand for the filter itself.
     of_more = [by_bias if i < len(bias) else None for i in range(len(more))]
@@ -24,7 +25,7 @@ def _conv(op, upstream):
 @tf.RegisterGradient("Kconv>ConvBackpropInput")
 def _conv_backprop_input(op, upstream):
     _, kernel, dy = op.inputs
-    operands = dispatch.Operands(filter=kernel, output=dy)
+    operands = Operands(filter=kernel, output=dy)
     spec = ConvSpec.from_op(op)
     found = dispatch.gradients("input_gradient", spec, operands, upstream)
     return [None, found.filter, found.output]
@@ -33,7 +34,7 @@ def _conv_backprop_input(op, upstream):
 @tf.RegisterGradient("Kconv>ConvBackpropFilter")
 def _conv_backprop_filter(op, upstream):
     x, _, dy = op.inputs
-    operands = dispatch.Operands(input=x, output=dy)
+    operands = Operands(input=x, output=dy)
     spec = ConvSpec.from_op(op)
     found = dispatch.gradients("filter_gradient", spec, operands, upstream)
     return [found.input, None, found.output]

@@ -153,15 +153,15 @@ def conv_spec(
     Raises:
         ValueError: If an argument is wrong, or does not fit to another one.
     """
-    _check_ranks(input_shape, kernel_shape)
+    check_ranks(input_shape, kernel_shape)
     dims = len(kernel_shape) - 2
-    return _checked_spec(
+    return checked_spec(
         input_shape,
         kernel_shape,
-        _positive("strides", strides, dims),
-        _standard_padding(padding, dims),
-        _standard_format(data_format),
-        _positive("dilation_rate", dilation_rate, dims),
+        positive("strides", strides, dims),
+        standard_padding(padding, dims),
+        standard_format(data_format),
+        positive("dilation_rate", dilation_rate, dims),
         algorithm,
     )
 
@@ -195,8 +195,8 @@ def depthwise_spec(
     Raises:
         ValueError: As `conv_spec`.
     """
-    _check_ranks(input_shape, kernel_shape, name)
-    data_format = _standard_format(data_format)
+    check_ranks(input_shape, kernel_shape, name)
+    data_format = standard_format(data_format)
     dims = len(kernel_shape) - 2
     channels = input_shape[-1 if data_format == "channels_last" else 1]
     known = channels is not None and None not in kernel_shape
@@ -206,13 +206,13 @@ def depthwise_spec(
             f"last axis but one. Received: inputs.shape={input_shape}, {name}.shape="
             f"{kernel_shape}, data_format={data_format!r}"
         )
-    return _checked_spec(
+    return checked_spec(
         input_shape,
         grouped_shape(kernel_shape),
-        _positive("strides", strides, dims),
-        _standard_padding(padding, dims),
+        positive("strides", strides, dims),
+        standard_padding(padding, dims),
         data_format,
-        _positive("dilation_rate", dilation_rate, dims),
+        positive("dilation_rate", dilation_rate, dims),
         algorithm,
         told_shape=kernel_shape,
         name=name,
@@ -251,7 +251,8 @@ def plain(value):
     return value
 
 
-def _check_ranks(input_shape, kernel_shape, name="kernel"):
+def check_ranks(input_shape, kernel_shape, name="kernel"):
+    """Raises ValueError unless the ranks are those of a convolution."""
     if not 3 <= len(kernel_shape) <= 5 or len(input_shape) != len(kernel_shape):
         raise ValueError(
             f"`inputs` and `{name}` must have the same rank, which is 3, 4 or 5 for "
@@ -260,7 +261,8 @@ def _check_ranks(input_shape, kernel_shape, name="kernel"):
         )
 
 
-def _standard_format(data_format):
+def standard_format(data_format):
+    """Returns "channels_last" or "channels_first"."""
     if data_format is None:
         data_format = keras.config.image_data_format()
     lower = data_format.lower() if isinstance(data_format, str) else None
@@ -272,7 +274,7 @@ def _standard_format(data_format):
     return lower
 
 
-def _positive(name, value, dims):
+def positive(name, value, dims):
     """Returns a tuple of positive ints, one per spatial dimension."""
     values = plain(value)
     values = values if isinstance(values, tuple) else (values,) * dims
@@ -286,7 +288,7 @@ def _positive(name, value, dims):
     return values
 
 
-def _standard_padding(padding, dims):
+def standard_padding(padding, dims):
     """Returns "valid", "same", "causal" or a tuple of pairs."""
     pads = plain(padding)
     if isinstance(pads, str):
@@ -309,7 +311,7 @@ def _standard_padding(padding, dims):
 
 # An eager call pays for a look-up here, not for the checks.
 @functools.lru_cache(maxsize=4096)
-def _checked_spec(
+def checked_spec(
     input_shape,
     kernel_shape,
     strides,
@@ -320,6 +322,7 @@ def _checked_spec(
     told_shape=None,
     name="kernel",
 ):
+    """Checks how the arguments of a convolution fit together; returns a `ConvSpec`."""
     # Errors tell the kernel that the caller knows.
     received = (
         f"Received: inputs.shape={input_shape}, {name}.shape="

@@ -11,6 +11,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 def pytest_configure(config):
     """Registers markers; pyproject.toml leaves out slow tests by default."""
     config.addinivalue_line("markers", "slow: takes minutes; run with `-m slow`")
+    # Keras's own tests bear it.
+    config.addinivalue_line("markers", "requires_trainable_backend: all are, here")
 
 
 @pytest.fixture

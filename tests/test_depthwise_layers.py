@@ -187,7 +187,7 @@ def test_arguments_are_those_of_keras(name):
         ]
 
     assert positional(ours) == positional(stock)
-    assert set(ours) - set(stock) == {"algorithm"}
+    assert set(ours) - set(stock) == {"algorithm", "padding_mode"}
     assert ours["algorithm"].default == "auto"
     assert ours["algorithm"].kind is inspect.Parameter.KEYWORD_ONLY
 

@@ -12,6 +12,7 @@ import tensorflow as tf
 import kconv
 from kconv import builtin, dispatch, native, runtime
 from kconv.dispatch import ANY_BATCH, NO_BATCH, PASSES
+from kconv.operands import Operands
 from kconv.spec import ConvSpec, conv_spec
 
 SPEC = conv_spec((2, 8, 8, 4), (3, 3, 4, 4))
@@ -307,7 +308,7 @@ def test_stock_does_what_it_does_not_refuse(shape, kernel_shape, options, dtype)
     # Of the strict ones, which are exact here.
     spec = conv_spec(shape, kernel_shape, **options, algorithm="auto:strict")
     rng = np.random.default_rng(0)
-    operands = dispatch.Operands(
+    operands = Operands(
         *(
             tf.cast(rng.integers(-3, 4, size), dtype)
             for size in (shape, kernel_shape, spec.output_shape(shape, kernel_shape))

@@ -101,7 +101,7 @@ def test_arguments_are_those_of_keras():
     assert positional == [
         (p.name, p.default) for p in stock.values() if p.kind is p.POSITIONAL_OR_KEYWORD
     ]
-    assert set(ours) - set(stock) == {"algorithm"}
+    assert set(ours) - set(stock) == {"algorithm", "padding_mode"}
     assert ours["algorithm"].default == "auto"
     assert kconv.layers.Convolution2D is kconv.layers.Conv2D
 
@@ -134,7 +134,11 @@ def test_algorithm_reaches_the_op():
         {"strides": 0},
         {"groups": 3},
         {"padding": "causal"},
-        {"strides": 2, "dilation_rate": 2},
+        {"strides": 2, "dilation_rate": 0},
+        {"padding": 1},
+        {"padding": ((1, 1),)},
+        {"padding": ((1, -1), (1, 1))},
+        {"padding_mode": "symmetric"},
     ],
     ids=str,
 )

@@ -3,6 +3,7 @@
 import tensorflow as tf
 
 from kconv import dispatch, native, ops, settings
+from kconv.operands import Operands
 from kconv.spec import conv_spec
 
 # A graph computes a problem for about so long, at most so often.
@@ -154,6 +155,6 @@ def kconv(problem, algorithm):
             "input_gradient": (computed, second, first),
             "filter_gradient": (first, computed, second),
         }[problem.pass_]
-        return dispatch.run(problem.pass_, spec, dispatch.Operands(*operands))
+        return dispatch.run(problem.pass_, spec, Operands(*operands))
 
     return None, chosen, call

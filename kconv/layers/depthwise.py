@@ -4,31 +4,18 @@ import keras
 
 from kconv import ops
 from kconv.layers.bases import of_any_rank
-from kconv.layers.fused import FusedConv
+from kconv.layers.fused import PaddedConv
 
 
-class _DepthwiseConv(FusedConv):
+class _DepthwiseConv(PaddedConv):
     """What these layers do in the place of Keras's."""
 
-    def call(self, inputs):
-        """Computes `activation(depthwise_conv(inputs, kernel) + bias)`.
+    def _convolve(self, inputs, **epilogue):
+        inputs, arguments = self._padded(inputs)
+        return ops.depthwise_conv(inputs, self.kernel, **arguments, **epilogue)
 
-        Args:
-            inputs: A tensor.
-
-        Returns:
-            A tensor.
-        """
-
-        def function(**epilogue):
-            return ops.depthwise_conv(
-                inputs, self.kernel, **self._arguments, **epilogue
-            )
-
-        filters = self.kernel.shape[-2] * self.kernel.shape[-1]
-        if self._may_fuse_bias(inputs, filters):
-            return self._fused(function)
-        return self._in_turn(function(), filters)
+    def _filters(self, input_shape):
+        return input_shape[self._channel_axis] * self.depth_multiplier
 
 
 @keras.saving.register_keras_serializable(package="kconv")
@@ -93,6 +80,7 @@ class DepthwiseConv1D(_DepthwiseConv, keras.layers.DepthwiseConv1D):
         bias_constraint=None,
         *,
         algorithm="auto",
+        padding_mode="zeros",
         **kwargs,
     ):
         super().__init__(
@@ -112,6 +100,7 @@ class DepthwiseConv1D(_DepthwiseConv, keras.layers.DepthwiseConv1D):
             depthwise_constraint=depthwise_constraint,
             bias_constraint=bias_constraint,
             algorithm=algorithm,
+            padding_mode=padding_mode,
             **kwargs,
         )
 
@@ -138,7 +127,8 @@ class DepthwiseConv2D(_DepthwiseConv, keras.layers.DepthwiseConv2D):
         padding: string, either `"valid"` or `"same"` (case-insensitive). `"valid"`
             means no padding. `"same"` results in padding evenly to both sides of the
             input. When `padding="same"` and `strides=1`, the output has the same size
-            as the input.
+            as the input. Or a pair of integers (before, after) for each
+            spatial dimension, such as `((top, bottom), (left, right))`.
         depth_multiplier: The number of depthwise convolution output channels for each
             input channel. The total number of output channels will be equal to
             `input_channel * depth_multiplier`.
@@ -165,6 +155,8 @@ class DepthwiseConv2D(_DepthwiseConv, keras.layers.DepthwiseConv2D):
         algorithm: string, `"auto"`, `"auto:strict"` or a name out of
             `kconv.ops.algorithms()`, to force an algorithm in the layer and in its
             gradients.
+        padding_mode: string, what the image is padded with, as in
+            `kconv.layers.Conv2D`.
         **kwargs: The arguments of every Keras layer, such as `name`, `dtype` and
             `trainable`.
 
@@ -213,6 +205,7 @@ class DepthwiseConv2D(_DepthwiseConv, keras.layers.DepthwiseConv2D):
         bias_constraint=None,
         *,
         algorithm="auto",
+        padding_mode="zeros",
         **kwargs,
     ):
         super().__init__(
@@ -232,6 +225,7 @@ class DepthwiseConv2D(_DepthwiseConv, keras.layers.DepthwiseConv2D):
             depthwise_constraint=depthwise_constraint,
             bias_constraint=bias_constraint,
             algorithm=algorithm,
+            padding_mode=padding_mode,
             **kwargs,
         )
 
@@ -300,6 +294,7 @@ class DepthwiseConv3D(_DepthwiseConv, of_any_rank(keras.layers.DepthwiseConv2D))
         bias_constraint=None,
         *,
         algorithm="auto",
+        padding_mode="zeros",
         **kwargs,
     ):
         super().__init__(
@@ -320,5 +315,6 @@ class DepthwiseConv3D(_DepthwiseConv, of_any_rank(keras.layers.DepthwiseConv2D))
             depthwise_constraint=depthwise_constraint,
             bias_constraint=bias_constraint,
             algorithm=algorithm,
+            padding_mode=padding_mode,
             **kwargs,
         )

@@ -1,8 +1,10 @@
-"""What kconv's layers share: an algorithm, and one op for all that follows it."""
+"""What kconv's layers share: an algorithm, padding, and one op for all that follows."""
 
 import keras
 
 from kconv import ops
+from kconv.padding import ZEROS, check_mode, pad
+from kconv.spec import conv_spec, positive, standard_padding
 
 # The activations that the convolution applies itself, by the functions that Keras makes
 # of their names.
@@ -16,8 +18,14 @@ _ACTIVATIONS = {
 class FusedConv:
     """What makes a kconv layer of a convolution layer of Keras, ahead of which it goes.
 
+    A class of these tells in `_convolve` what convolves, and in `_filters` how many
+    channels come out.
+
     Args:
         *args: The arguments of Keras's layer.
+        padding: As of Keras's layer, or a pair of ints for each spatial dimension.
+        dilation_rate: As of Keras's layer, which would refuse some together with
+            strides.
         algorithm: string, `"auto"`, `"auto:strict"` or a name out of
             `kconv.ops.algorithms()`.
         **kwargs: The arguments of Keras's layer.
@@ -26,16 +34,42 @@ class FusedConv:
         ValueError: If an argument is wrong.
     """
 
-    def __init__(self, *args, algorithm="auto", **kwargs):
+    def __init__(
+        self, *args, padding="valid", dilation_rate=1, algorithm="auto", **kwargs
+    ):
         ops.check_algorithm(algorithm)
-        super().__init__(*args, **kwargs)
+        # Keras checks what it knows; the rest is set afterwards.
+        named = padding if isinstance(padding, str) else "valid"
+        super().__init__(*args, padding=named, dilation_rate=1, **kwargs)
+        if named is not padding:
+            self.padding = standard_padding(padding, self.rank)
+        self.dilation_rate = positive("dilation_rate", dilation_rate, self.rank)
         self.algorithm = algorithm
         # XLA does not know kconv's ops.
         self.supports_jit = False
 
+    def call(self, inputs):
+        """Computes `activation(convolution(inputs) + bias)`.
+
+        Args:
+            inputs: A tensor.
+
+        Returns:
+            A tensor.
+        """
+
+        def function(**epilogue):
+            return self._convolve(inputs, **epilogue)
+
+        return self._finish(function, inputs)
+
     def get_config(self):
         """Returns the arguments that make this layer again."""
         return {**super().get_config(), "algorithm": self.algorithm}
+
+    @property
+    def _channel_axis(self):
+        return -1 if self.data_format == "channels_last" else 1
 
     @property
     def _arguments(self):
@@ -48,7 +82,24 @@ class FusedConv:
             "algorithm": self.algorithm,
         }
 
-    def _may_fuse_bias(self, inputs, filters):
+    def _finish(self, function, inputs):
+        """Convolves, adds the bias and applies the activation, in one op if it can.
+
+        Args:
+            function: What convolves. It takes `bias` and `activation` by name.
+            inputs: A tensor, what it convolves.
+
+        Returns:
+            A tensor.
+        """
+        if self._may_fuse_bias(inputs):
+            return self._fused(function)
+        return self._in_turn(function())
+
+    def _filters(self, input_shape):
+        return self.filters
+
+    def _may_fuse_bias(self, inputs):
         """Whether the bias is what a function of `kconv.ops` takes, or there is none.
 
         A subclass may have one that Keras would broadcast or cast.
@@ -56,17 +107,11 @@ class FusedConv:
         if not self.use_bias:
             return True
         dtypes = {keras.backend.standardize_dtype(t.dtype) for t in (inputs, self.bias)}
-        return tuple(self.bias.shape) == (filters,) and len(dtypes) == 1
+        fits = tuple(self.bias.shape) == (self._filters(inputs.shape),)
+        return fits and len(dtypes) == 1
 
     def _fused(self, function):
-        """Convolves, adds the bias and applies the activation, in one op if it can.
-
-        Args:
-            function: What convolves. It takes `bias` and `activation` by name.
-
-        Returns:
-            A tensor.
-        """
+        """Has the convolution do as much of the rest as it can."""
         bias = self.bias if self.use_bias else None
         for name, activation in _ACTIVATIONS.items():
             if self.activation is activation:
@@ -74,11 +119,57 @@ class FusedConv:
         outputs = function(bias=bias, activation=None)
         return outputs if self.activation is None else self.activation(outputs)
 
-    def _in_turn(self, outputs, filters):
+    def _in_turn(self, outputs):
         """Adds the bias to a convolution, and applies the activation, as Keras does."""
         if self.use_bias:
-            places = (1,) * self.rank
-            first = self.data_format == "channels_first"
-            shape = (1, filters, *places) if first else (1, *places, filters)
+            shape = [1] * (self.rank + 2)
+            axis = self._channel_axis
+            shape[axis] = outputs.shape[axis]
             outputs = keras.ops.add(outputs, keras.ops.reshape(self.bias, shape))
         return outputs if self.activation is None else self.activation(outputs)
+
+
+class PaddedConv(FusedConv):
+    """A `FusedConv` that pads the image, with zeros or in another way.
+
+    Args:
+        *args: The arguments of `FusedConv`.
+        padding_mode: string, `"zeros"`, `"reflect"`, `"circular"` or `"replicate"`.
+        **kwargs: The arguments of `FusedConv`.
+
+    Raises:
+        ValueError: If an argument is wrong.
+    """
+
+    def __init__(self, *args, padding_mode=ZEROS, **kwargs):
+        check_mode(padding_mode)
+        super().__init__(*args, **kwargs)
+        self.padding_mode = padding_mode
+
+    def get_config(self):
+        """Returns the arguments that make this layer again."""
+        mode = {"padding_mode": self.padding_mode}
+        return {**super().get_config(), **({} if self.padding_mode == ZEROS else mode)}
+
+    def compute_output_shape(self, input_shape):
+        """Returns the shape of the output, a tuple of ints and None."""
+        if isinstance(self.padding, str):
+            return super().compute_output_shape(input_shape)
+        spec, kernel_shape = self._shaped(input_shape)
+        return spec.output_shape(input_shape, kernel_shape)
+
+    def _shaped(self, input_shape):
+        """The layer as a dense convolution, whose sizes are the same."""
+        input_shape = tuple(input_shape)
+        channels = input_shape[self._channel_axis]
+        kernel_shape = (*self.kernel_size, channels, self._filters(input_shape))
+        arguments = {k: v for k, v in self._arguments.items() if k != "algorithm"}
+        return conv_spec(input_shape, kernel_shape, **arguments), kernel_shape
+
+    def _padded(self, inputs):
+        """Returns inputs that are padded where zeros will not do, and `_arguments`."""
+        if self.padding_mode == ZEROS:
+            return inputs, self._arguments
+        spec, kernel_shape = self._shaped(inputs.shape)
+        inputs = pad(spec, inputs, kernel_shape[:-2], self.padding_mode)
+        return inputs, {**self._arguments, "padding": "valid"}

@@ -4,29 +4,16 @@ import keras
 
 from kconv import ops
 from kconv.layers.bases import of_any_rank
-from kconv.layers.fused import FusedConv
+from kconv.layers.fused import PaddedConv
 
 
-class _SeparableConv(FusedConv):
+class _SeparableConv(PaddedConv):
     """What these layers do in the place of Keras's."""
 
-    def call(self, inputs):
-        """Computes `activation(pointwise(depthwise(inputs)) + bias)`.
-
-        Args:
-            inputs: A tensor.
-
-        Returns:
-            A tensor.
-        """
-
-        def function(**epilogue):
-            kernels = self.depthwise_kernel, self.pointwise_kernel
-            return ops.separable_conv(inputs, *kernels, **self._arguments, **epilogue)
-
-        if self._may_fuse_bias(inputs, self.filters):
-            return self._fused(function)
-        return self._in_turn(function(), self.filters)
+    def _convolve(self, inputs, **epilogue):
+        inputs, arguments = self._padded(inputs)
+        kernels = self.depthwise_kernel, self.pointwise_kernel
+        return ops.separable_conv(inputs, *kernels, **arguments, **epilogue)
 
 
 @keras.saving.register_keras_serializable(package="kconv")
@@ -96,6 +83,7 @@ class SeparableConv1D(_SeparableConv, keras.layers.SeparableConv1D):
         bias_constraint=None,
         *,
         algorithm="auto",
+        padding_mode="zeros",
         **kwargs,
     ):
         super().__init__(
@@ -119,6 +107,7 @@ class SeparableConv1D(_SeparableConv, keras.layers.SeparableConv1D):
             pointwise_constraint=pointwise_constraint,
             bias_constraint=bias_constraint,
             algorithm=algorithm,
+            padding_mode=padding_mode,
             **kwargs,
         )
 
@@ -147,7 +136,8 @@ class SeparableConv2D(_SeparableConv, keras.layers.SeparableConv2D):
         padding: string, either `"valid"` or `"same"` (case-insensitive). `"valid"`
             means no padding. `"same"` results in padding evenly to both sides of the
             input. When `padding="same"` and `strides=1`, the output has the same size
-            as the input.
+            as the input. Or a pair of integers (before, after) for each
+            spatial dimension, such as `((top, bottom), (left, right))`.
         data_format: string, either `"channels_last"` or `"channels_first"`, the
             ordering of the dimensions in the inputs. It defaults to the
             `image_data_format` value found in your Keras config file at
@@ -229,6 +219,7 @@ class SeparableConv2D(_SeparableConv, keras.layers.SeparableConv2D):
         bias_constraint=None,
         *,
         algorithm="auto",
+        padding_mode="zeros",
         **kwargs,
     ):
         super().__init__(
@@ -252,6 +243,7 @@ class SeparableConv2D(_SeparableConv, keras.layers.SeparableConv2D):
             pointwise_constraint=pointwise_constraint,
             bias_constraint=bias_constraint,
             algorithm=algorithm,
+            padding_mode=padding_mode,
             **kwargs,
         )
 
@@ -325,6 +317,7 @@ class SeparableConv3D(_SeparableConv, of_any_rank(keras.layers.SeparableConv2D))
         bias_constraint=None,
         *,
         algorithm="auto",
+        padding_mode="zeros",
         **kwargs,
     ):
         super().__init__(
@@ -349,5 +342,6 @@ class SeparableConv3D(_SeparableConv, of_any_rank(keras.layers.SeparableConv2D))
             pointwise_constraint=pointwise_constraint,
             bias_constraint=bias_constraint,
             algorithm=algorithm,
+            padding_mode=padding_mode,
             **kwargs,
         )

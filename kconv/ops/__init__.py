@@ -2,6 +2,7 @@
 
 from kconv import gradients as gradients  # registers those of kconv's ops
 from kconv.dispatch import check_algorithm
+from kconv.ops.conv_transpose import ConvTranspose, conv_transpose
 from kconv.ops.convolution import Conv, conv
 from kconv.ops.depthwise import DepthwiseConv, depthwise_conv
 from kconv.ops.explaining import algorithms, explain
@@ -11,12 +12,14 @@ from kconv.prepared import PreparedFilter
 
 __all__ = [
     "Conv",
+    "ConvTranspose",
     "DepthwiseConv",
     "PreparedFilter",
     "SeparableConv",
     "algorithms",
     "check_algorithm",
     "conv",
+    "conv_transpose",
     "depthwise_conv",
     "explain",
     "prepare_filter",

@@ -134,6 +134,6 @@ def depthwise_conv(
     if bias is not None:
         check_bias(bias, inputs, grouped[-1], _PLACES)
     epilogue = Epilogue(bias, activation or LINEAR)
-    told = f"kernel.shape={kernel_shape}"
+    told = f"inputs.shape={tuple(inputs.shape)}, kernel.shape={kernel_shape}"
     kernel = tf.reshape(kernel, grouped)
     return dispatch.conv(spec, inputs, kernel, epilogue, told=told)

@@ -155,7 +155,7 @@ def separable_conv(
         depthwise,
         inputs,
         tf.reshape(depthwise_kernel, grouped_shape(depthwise_shape)),
-        told=f"depthwise_kernel.shape={depthwise_shape}",
+        told=f"inputs.shape={inputs.shape}, depthwise_kernel.shape={depthwise_shape}",
     )
     problem = pointwise, middle_shape, pointwise_shape, inputs.dtype.name
     return conv(
