@@ -8,9 +8,9 @@ from kconv import layers
 def prepare(model):
     """Prepares the filters of a model's kconv layers, for inference.
 
-    Calls `prepare` of each `kconv.layers.Conv2D` in the model, models in it included,
-    and has `predict` and `evaluate` traced again. `kconv.layers.Conv2D.prepare` tells
-    what that means: results keep their bits, and the filters take their memory twice.
+    Calls `prepare` of each `kconv.layers.Conv1D`, `Conv2D` and `Conv3D` in the model,
+    models in it included, and has `predict` and `evaluate` traced again.
+    `kconv.layers.Conv2D.prepare` tells what that means: results keep their bits, and the filters take their memory twice.
     Weights that change later are noticed at once, and used as they are until they are
     prepared again. Files hold nothing of it.
 
@@ -66,9 +66,8 @@ def _conv_layers(model):
             "`model` must be a Keras model or layer. Received: "
             f"model={model!r} of type {type(model).__name__}"
         )
-    return [
-        layer for layer in model._flatten_layers() if isinstance(layer, layers.Conv2D)
-    ]
+    kinds = layers.Conv1D, layers.Conv2D, layers.Conv3D
+    return [layer for layer in model._flatten_layers() if isinstance(layer, kinds)]
 
 
 def _trace_again(model):

@@ -94,6 +94,7 @@ class ConvTranspose(ConvOperation):
         return keras.KerasTensor(shape, dtype=inputs.dtype)
 
 
+@tf.autograph.experimental.do_not_convert
 def conv_transpose(
     inputs,
     kernel,

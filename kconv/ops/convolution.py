@@ -1,6 +1,7 @@
 """Convolution."""
 
 import keras
+import tensorflow as tf
 
 from kconv import dispatch
 from kconv.dispatch import check_algorithm
@@ -59,6 +60,7 @@ class Conv(ConvOperation):
         return keras.KerasTensor(spec.output_shape(*shapes), dtype=inputs.dtype)
 
 
+@tf.autograph.experimental.do_not_convert
 def conv(
     inputs,
     kernel,

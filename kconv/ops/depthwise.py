@@ -58,6 +58,7 @@ class DepthwiseConv(ConvOperation):
         )
 
 
+@tf.autograph.experimental.do_not_convert
 def depthwise_conv(
     inputs,
     kernel,

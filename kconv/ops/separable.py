@@ -64,6 +64,7 @@ class SeparableConv(ConvOperation):
         return keras.KerasTensor(shape, dtype=inputs.dtype)
 
 
+@tf.autograph.experimental.do_not_convert
 def separable_conv(
     inputs,
     depthwise_kernel,
