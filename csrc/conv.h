@@ -82,8 +82,8 @@ bool SamePadding(int64_t input, int64_t kernel, int64_t stride,
 // `output`. Returns the empty string, or a sentence that says what is wrong.
 std::string CompleteShape(ConvShape* shape);
 
-// What follows a forward convolution while its results are in the cache:
-//   output = activation(convolution + bias)
+// What follows the passes that write an image, while it is in the cache:
+//   image = activation(convolution + bias)
 // in the type that sums are kept in, rounded once. epilogue.h computes it.
 struct Epilogue {
   bool bias = false;  // whether ConvArgs::bias is given
@@ -102,6 +102,11 @@ struct Problem {
 
   // Multiply-accumulates by the definition, padding counted as work.
   double Macs() const;
+  // Of the image that is written: the length of the bias.
+  int64_t WrittenChannels() const {
+    return pass == Pass::kInputGradient ? shape.in_channels
+                                        : shape.out_channels;
+  }
 };
 
 // The three tensors, and the bias. The pass says which one is written: forward
@@ -111,7 +116,7 @@ struct ConvArgs {
   void* input = nullptr;
   void* filter = nullptr;
   void* output = nullptr;
-  const void* bias = nullptr;  // [out_channels], of the elements' type
+  const void* bias = nullptr;  // [WrittenChannels()], of the elements' type
   // What Algorithm::prepare made of this filter, or null. Forward only.
   const void* prepared = nullptr;
 };

@@ -288,16 +288,21 @@ def conv_transpose(spec, image, inputs, kernel, epilogue=NO_EPILOGUE, told=None)
     dtype = inputs.dtype.name
     if why_stock(spec.algorithm, dtype) or 0 in inputs.shape[1:]:
         result = builtin.conv_transpose(spec, image, inputs, kernel)
-    else:
-        shape = tuple(image.shape)
-        if not is_auto(spec.algorithm) and None not in spec.size(shape):
-            check_not_refused(
-                "input_gradient", spec, shape, tuple(kernel.shape), dtype, told
-            )
-        result = run("input_gradient", spec, Operands(image, kernel, inputs))
-        # The op knows no more of a size that is a tensor.
-        result = tf.ensure_shape(result, image.shape)
-    return epilogue.apply(result, spec.data_format)
+        return epilogue.apply(result, spec.data_format)
+    several = kernel.shape[-2] == 1 and kernel.shape[-1] > spec.groups
+    wanted = spec.groups > 1 or spec.algorithm == "depthwise"
+    if several and wanted and not epilogue.is_empty:
+        # The algorithm "depthwise", which these are for, refuses both together.
+        plain = conv_transpose(spec, image, inputs, kernel, told=told)
+        return epilogue.apply(plain, spec.data_format)
+    shape = tuple(image.shape)
+    if not is_auto(spec.algorithm) and None not in spec.size(shape):
+        check_not_refused(
+            "input_gradient", spec, shape, tuple(kernel.shape), dtype, told
+        )
+    result = run("input_gradient", spec, Operands(image, kernel, inputs), epilogue)
+    # The op knows no more of a size that is a tensor.
+    return tf.ensure_shape(result, image.shape)
 
 
 @functools.lru_cache(maxsize=4096)
@@ -335,7 +340,7 @@ def run(pass_, spec, operands, epilogue=NO_EPILOGUE, prepared=None):
         pass_: String, one of `PASSES`.
         spec: A `ConvSpec`.
         operands: An `Operands`.
-        epilogue: An `Epilogue`, which only the forward pass may have.
+        epilogue: An `Epilogue`, which the filter gradient must not have.
         prepared: A `Prepared`, or None; for the forward pass only.
 
     Returns:
@@ -439,7 +444,12 @@ def _run_native(pass_, spec, operands, epilogue=NO_EPILOGUE, prepared=None):
         )
     if pass_ == "input_gradient":
         return native.ops().kconv_conv_backprop_input(
-            input_sizes=sizes_of(x), filter=kernel, out_backprop=dy, **spec.attributes
+            input_sizes=sizes_of(x),
+            filter=kernel,
+            out_backprop=dy,
+            bias=[] if epilogue.bias is None else [epilogue.bias],
+            activation=epilogue.activation,
+            **spec.attributes,
         )
     return native.ops().kconv_conv_backprop_filter(
         input=x, filter_sizes=sizes_of(kernel), out_backprop=dy, **spec.attributes

@@ -28,6 +28,11 @@ class Epilogue(typing.NamedTuple):
     bias: typing.Any = None
     activation: str = LINEAR
 
+    @property
+    def is_empty(self):
+        """Whether nothing follows the convolution."""
+        return self.bias is None and self.activation == LINEAR
+
     def apply(self, outputs, data_format):
         """Returns the results of a convolution with this applied, by stock ops.
 

@@ -24,11 +24,13 @@ def _conv(op, upstream):
 
 @tf.RegisterGradient("Kconv>ConvBackpropInput")
 def _conv_backprop_input(op, upstream):
-    _, kernel, dy = op.inputs
-    operands = Operands(filter=kernel, output=dy)
+    _, kernel, dy, *bias = op.inputs
     spec = ConvSpec.from_op(op)
+    epilogue = Epilogue(*bias, activation=op.get_attr("activation").decode())
+    upstream, by_bias = epilogue.gradients(op.outputs[0], upstream, spec.data_format)
+    operands = Operands(filter=kernel, output=dy)
     found = dispatch.gradients("input_gradient", spec, operands, upstream)
-    return [None, found.filter, found.output]
+    return [None, found.filter, found.output, *([by_bias] if bias else [])]
 
 
 @tf.RegisterGradient("Kconv>ConvBackpropFilter")

@@ -10,9 +10,9 @@ def prepare(model):
 
     Calls `prepare` of each `kconv.layers.Conv1D`, `Conv2D` and `Conv3D` in the model,
     models in it included, and has `predict` and `evaluate` traced again.
-    `kconv.layers.Conv2D.prepare` tells what that means: results keep their bits, and the filters take their memory twice.
-    Weights that change later are noticed at once, and used as they are until they are
-    prepared again. Files hold nothing of it.
+    `kconv.layers.Conv2D.prepare` tells what that means: results keep their bits, and
+    the filters take their memory twice. Weights that change later are noticed at once,
+    and used as they are until they are prepared again. Files hold nothing of it.
 
     Args:
         model: A Keras model or layer, built.

@@ -99,10 +99,12 @@ class Case:
             for shape in shapes[pass_]
         )
 
-    def bias(self, dtype="float32", seed=0):
-        """A random bias."""
+    def bias(self, dtype="float32", seed=0, pass_="forward"):
+        """A random bias for the image that a pass writes."""
         rng = np.random.default_rng((seed, 1))
-        return rng.standard_normal(self.out_channels, np.float32).astype(DTYPES[dtype])
+        forward = pass_ == "forward"
+        channels = self.out_channels if forward else self.in_channels
+        return rng.standard_normal(channels, np.float32).astype(DTYPES[dtype])
 
     def finished(self, expected, bias, activation):
         """What becomes of `judged`'s (exact, magnitude) with an epilogue.
@@ -183,7 +185,7 @@ def _both_layouts(cases):
     return {**cases, **first}
 
 
-# What may follow a forward pass: whether with a bias, and the activation.
+# What may follow a pass that writes an image: whether with a bias, and the activation.
 EPILOGUES = [(True, "linear"), (True, "relu"), (True, "relu6"), (False, "relu")]
 
 _SAME_3 = ((1, 1), (1, 1))

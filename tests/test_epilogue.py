@@ -1,10 +1,11 @@
-"""Bias and activation in the forward pass: of the compiled core, and of the op."""
+"""Bias and activation in the passes that write an image: of the core, and of the op."""
 
 import itertools
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from acceptance import takes
 from problems import CASES, DTYPES, EPILOGUES, LARGE, SMALL, Case, judged
 from reference import assert_accurate, finish
 
@@ -16,6 +17,16 @@ assert core is not None and ops is not None, native.why_missing()
 FORCED = list(itertools.product(core.algorithms(), core.isas()))
 
 every_dtype = pytest.mark.parametrize("dtype", DTYPES)
+# Small cases in every type, large ones in one of each way to round.
+CASES_AND_DTYPES = {
+    f"{name}-{dtype}": (case, dtype)
+    for name, case in CASES.items()
+    for dtype in DTYPES
+    if name in SMALL or dtype in ("float32", "bfloat16")
+}
+every_case = pytest.mark.parametrize(
+    ("case", "dtype"), CASES_AND_DTYPES.values(), ids=CASES_AND_DTYPES
+)
 every_kernel = pytest.mark.parametrize(("algorithm", "isa"), FORCED)
 every_epilogue = pytest.mark.parametrize(("has_bias", "activation"), EPILOGUES)
 
@@ -39,8 +50,7 @@ def same_values(a, b):
 # The core.
 
 
-@every_dtype
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+@every_case
 def test_result_is_accurate(case, dtype):
     for has_bias, activation in EPILOGUES:
         bias = case.bias(dtype) if has_bias else None
@@ -53,6 +63,26 @@ def test_result_is_accurate(case, dtype):
             if result is not None:
                 _, expected = judged(case, "forward", dtype, algorithm=algorithm)
                 assert_accurate(result, *case.finished(expected, bias, activation))
+
+
+@every_case
+def test_a_transposed_convolution_is_accurate(case, dtype):
+    pass_ = "input_gradient"
+    bias = case.bias(dtype, pass_=pass_)
+    problem = case.problem(core, pass_, dtype, bias=True, activation="relu6")
+    ran = set()
+    for algorithm, isa in FORCED:
+        (dy, w), _ = judged(case, pass_, dtype)
+        result = run(problem, dy, w, bias, algorithm, isa, guard=64)
+        if result is not None:
+            ran.add(algorithm)
+            _, expected = judged(case, pass_, dtype, algorithm=algorithm)
+            assert_accurate(result, *case.finished(expected, bias, "relu6"))
+    # Several filters a channel are summed after the kernel has ended.
+    several = case.out_channels > case.groups
+    for algorithm in {name for name, _ in FORCED} - ran:
+        taken = takes(algorithm, case, dtype)
+        assert not taken or (algorithm == "depthwise" and several)
 
 
 def test_nobody_refuses_an_epilogue():
@@ -215,10 +245,9 @@ def test_bad_problem():
         ValueError, match=r"activation must be one of .*Received: .*tanh"
     ):
         case.problem(core, "forward", activation="tanh")
-    for pass_ in ("input_gradient", "filter_gradient"):
-        for epilogue in ({"bias": True}, {"activation": "relu"}):
-            with pytest.raises(ValueError, match=f"forward.*Received: pass_={pass_}"):
-                case.problem(core, pass_, **epilogue)
+    for epilogue in ({"bias": True}, {"activation": "relu"}):
+        with pytest.raises(ValueError, match=r"image.*Received: pass_=filter_gradient"):
+            case.problem(core, "filter_gradient", **epilogue)
 
 
 def test_bad_bias():
@@ -274,6 +303,39 @@ def test_op_has_the_bits_of_the_core(case, dtype, has_bias, activation):
             assert result.numpy().tobytes() == alone.tobytes()
 
 
+@every_epilogue
+@pytest.mark.parametrize("case", SMALL.values(), ids=SMALL)
+def test_op_of_the_input_gradient_has_the_bits_of_the_core(case, has_bias, activation):
+    pass_ = "input_gradient"
+    dy, w = judged(case, pass_, "float32")[0]
+    bias = case.bias(pass_=pass_) if has_bias else None
+    problem = case.problem(core, pass_, bias=has_bias, activation=activation)
+    for row in problem.explain():
+        if row["refusal"] is None:
+            given = attributes(case, algorithm=row["algorithm"], activation=activation)
+            result = ops.kconv_conv_backprop_input(
+                case.input_shape, w, dy, [bias] if has_bias else [], **given
+            )
+            alone = problem.run(dy, w, bias=bias, algorithm=row["algorithm"])["result"]
+            assert result.numpy().tobytes() == alone.tobytes()
+
+
+@pytest.mark.parametrize("shape", [(5,), (1,), (), (4, 1)])
+def test_bad_bias_of_the_input_gradient(shape):
+    dy, w, bias = tf.zeros(CASE.output_shape), W, tf.ones(shape)
+
+    def call(dy, w, bias):
+        sizes = CASE.input_shape
+        return ops.kconv_conv_backprop_input(sizes, w, dy, [bias], **attributes(CASE))
+
+    words = "one value for each channel of the result. Received: shape=.*channels=4"
+    with pytest.raises(tf.errors.InvalidArgumentError, match=words):
+        call(dy, w, bias)
+    unknown = tf.function(call, input_signature=[tf.TensorSpec(None)] * 3)
+    with pytest.raises((ValueError, tf.errors.InvalidArgumentError), match=words):
+        unknown(dy, w, bias)
+
+
 CASE = Case((7, 8), (3, 2), 4, 6, batch=2)
 X, W = tf.zeros(CASE.input_shape), tf.zeros(CASE.filter_shape)
 
@@ -302,7 +364,7 @@ def test_shape_function(w, bias, filters):
 @pytest.mark.parametrize("shape", [(5,), (7,), (1,), (0,), (), (6, 1), (1, 6)])
 def test_bad_shape_of_the_bias(shape):
     bias = tf.ones(shape)
-    words = "one value for each filter. Received: shape=.*filters=6"
+    words = "one value for each channel of the result. Received: shape=.*channels=6"
     with pytest.raises(tf.errors.InvalidArgumentError, match=words):
         conv(X, W, bias)
     with pytest.raises((ValueError, tf.errors.InvalidArgumentError), match=words):

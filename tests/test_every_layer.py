@@ -82,6 +82,19 @@ def test_other_names_of_keras(name):
     assert hasattr(keras.layers, other) <= hasattr(kconv.layers, other)
 
 
+def test_all_other_layers_are_those_of_keras():
+    layers = kconv.layers
+    model = keras.Sequential([layers.Input((4, 4, 3)), layers.Conv2D(2, 3)])
+    model.add(layers.Flatten())
+    model.add(layers.Dense(3))
+    assert layers.Dense is keras.layers.Dense
+    assert type(model.layers[0]).__module__ == "kconv.layers.conv"
+    assert set(dir(keras.layers)) <= set(dir(layers))
+    assert set(layers.__all__) < set(dir(layers))
+    with pytest.raises(AttributeError, match=r"Neither kconv\.layers nor keras"):
+        _ = layers.Conv4D
+
+
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("name", PLAIN)
 def test_same_as_keras(name, policy):

@@ -1,5 +1,6 @@
 """The TensorFlow ops as they are, where no Python guards them."""
 
+import functools
 import hashlib
 import itertools
 import subprocess
@@ -23,6 +24,7 @@ every_pass = pytest.mark.parametrize("pass_", PASSES)
 
 # No bias, and nothing prepared.
 NOTHING = [], [], []
+backprop_input = functools.partial(ops.kconv_conv_backprop_input, bias=[])
 PLAIN = {
     "strides": [1, 1],
     "dilations": [1, 1],
@@ -55,7 +57,7 @@ def run(case, pass_, a, b, sizes_dtype=tf.int32, **changes):
         return ops.kconv_conv(a, b, *NOTHING, **given)
     if pass_ == "input_gradient":
         sizes = tf.constant(case.input_shape, sizes_dtype)
-        return ops.kconv_conv_backprop_input(sizes, b, a, **given)
+        return backprop_input(sizes, b, a, **given)
     sizes = tf.constant(case.filter_shape, sizes_dtype)
     return ops.kconv_conv_backprop_filter(a, sizes, b, **given)
 
@@ -342,9 +344,7 @@ INPUT_GRADIENT_SHAPES = {
 def test_shape_of_conv_backprop_input(sizes, given, expected):
     fed, w, dy = given
     function = tf.function(
-        lambda fed, w, dy: ops.kconv_conv_backprop_input(
-            sizes(fed, w, dy), w, dy, **PLAIN
-        )
+        lambda fed, w, dy: backprop_input(sizes(fed, w, dy), w, dy, **PLAIN)
     )
     specs = [fed, *(tf.TensorSpec(shape, tf.float32) for shape in (w, dy))]
     assert_output_shape(function, specs, expected)
@@ -494,7 +494,7 @@ def op_and_operands(pass_, x, w, dy, **given):
     """The op as a function of its operands, and these."""
     op = {
         "forward": lambda x, w, **given: ops.kconv_conv(x, w, *NOTHING, **given),
-        "input_gradient": ops.kconv_conv_backprop_input,
+        "input_gradient": backprop_input,
         "filter_gradient": ops.kconv_conv_backprop_filter,
     }[pass_]
     operands = {
@@ -537,7 +537,7 @@ def test_words_that_do_not_exist(pass_, change):
 def test_sizes_are_a_vector_of_the_rank(shape):
     w, x, dy = (tf.zeros(GOOD[name]) for name in ("w", "x", "dy"))
     with pytest.raises(tf.errors.InvalidArgumentError, match="Received: "):
-        ops.kconv_conv_backprop_input(sizes(shape), w, dy, **PLAIN)
+        backprop_input(sizes(shape), w, dy, **PLAIN)
     with pytest.raises(tf.errors.InvalidArgumentError, match="Received: "):
         ops.kconv_conv_backprop_filter(x, sizes(shape), dy, **PLAIN)
 
@@ -556,7 +556,7 @@ def test_memory_that_nobody_has():
     one = tf.zeros((1, 1, 1))
     given = {**PLAIN, "strides": [2**47], "dilations": [1]}
     with pytest.raises(tf.errors.ResourceExhaustedError):
-        ops.kconv_conv_backprop_input(sizes([1, 2**47, 1]), one, one, **given)
+        backprop_input(sizes([1, 2**47, 1]), one, one, **given)
     given = {**PLAIN, "strides": [1], "dilations": [1], **explicit(2**47, 2**47)}
     with pytest.raises(tf.errors.ResourceExhaustedError):
         ops.kconv_conv(one, one, *NOTHING, **given)
@@ -573,9 +573,7 @@ def results_without_elements():
     padded = {**PLAIN, **explicit(2**40, 0, 0, 0)}
     strided = {**PLAIN, "strides": [2**40, 1]}
     yield lambda: ops.kconv_conv(empty, one, *NOTHING, **padded)
-    yield lambda: ops.kconv_conv_backprop_input(
-        sizes((2**40, 2**40, 0, 1)), one, empty, **strided
-    )
+    yield lambda: backprop_input(sizes((2**40, 2**40, 0, 1)), one, empty, **strided)
     yield lambda: ops.kconv_conv_backprop_filter(
         empty, sizes((2**40, 1, 1, 2**40)), tf.zeros((2**40, 1, 0, 2**40)), **padded
     )

@@ -113,9 +113,10 @@ class PyProblem {
                           {{"linear", Activation::kNone},
                            {"relu", Activation::kRelu},
                            {"relu6", Activation::kRelu6}});
-    if (problem_.pass != Pass::kForward && !problem_.epilogue.Empty()) {
+    if (problem_.pass == Pass::kFilterGradient && !problem_.epilogue.Empty()) {
       throw py::value_error(
-          "A bias or an activation follows the forward pass only. "
+          "A bias or an activation follows the passes that write an image "
+          "only. "
           "Received: pass_=" +
           pass);
     }
@@ -255,7 +256,7 @@ class PyProblem {
     args.filter = filter ? output.data() : second;
     args.output = forward ? output.data() : filter ? second : first;
     if (bias) {
-      args.bias = Operand(*bias, py::make_tuple(problem_.shape.out_channels));
+      args.bias = Operand(*bias, py::make_tuple(problem_.WrittenChannels()));
     }
     if (prepared) {
       const auto bytes = static_cast<std::string_view>(*prepared);

@@ -118,10 +118,11 @@ absl::Status Attributes::Shape(absl::Span<const int64_t> input,
   return absl::OkStatus();
 }
 
-absl::Status BiasError(const std::string& shape, int64_t filters) {
+absl::Status BiasError(const std::string& shape, int64_t channels) {
   return Invalid(absl::StrCat(
-      "bias must be a vector of one value for each filter. Received: shape=",
-      shape, filters < 0 ? "" : absl::StrCat(", filters=", filters)));
+      "bias must be a vector of one value for each channel of the result. "
+      "Received: shape=",
+      shape, channels < 0 ? "" : absl::StrCat(", channels=", channels)));
 }
 
 absl::Status MakeEpilogue(int64_t num_bias, const std::string& activation,

@@ -54,13 +54,13 @@ struct Attributes {
   absl::Status Check() const;
 };
 
-// What is wrong with a bias of this shape; `filters` below 0 are unknown.
-absl::Status BiasError(const std::string& shape, int64_t filters);
+// What is wrong with a bias of this shape; `channels` below 0 are unknown.
+absl::Status BiasError(const std::string& shape, int64_t channels);
 
 absl::Status MakeEpilogue(int64_t num_bias, const std::string& activation,
                           Epilogue* epilogue);
 
-// From the attributes that only the forward op has.
+// From the attributes that only the ops have whose result is an image.
 template <typename Context>
 absl::Status ReadEpilogue(Context* ctx, Epilogue* epilogue) {
   int64_t num_bias = 0;

@@ -61,8 +61,10 @@ class ConvKernel : public OpKernel {
  public:
   explicit ConvKernel(OpKernelConstruction* ctx) : OpKernel(ctx) {
     OP_REQUIRES_OK(ctx, attributes_.Read(ctx));
-    if constexpr (kPass == Pass::kForward) {
+    if constexpr (kPass != Pass::kFilterGradient) {
       OP_REQUIRES_OK(ctx, ReadEpilogue(ctx, &epilogue_));
+    }
+    if constexpr (kPass == Pass::kForward) {
       OP_REQUIRES_OK(ctx, ReadNumPrepared(ctx, &num_prepared_));
     }
   }
@@ -96,10 +98,10 @@ class ConvKernel : public OpKernel {
     }
 
     if (epilogue_.bias) {
-      const Tensor& bias = ctx->input(2);
-      OP_REQUIRES(
-          ctx, bias.shape() == TensorShape({problem.shape.out_channels}),
-          BiasError(bias.shape().DebugString(), problem.shape.out_channels));
+      const Tensor& bias = ctx->input(kBias);
+      const int64_t channels = problem.WrittenChannels();
+      OP_REQUIRES(ctx, bias.shape() == TensorShape({channels}),
+                  BiasError(bias.shape().DebugString(), channels));
     }
 
     const void* prepared = nullptr;
@@ -131,12 +133,15 @@ class ConvKernel : public OpKernel {
     args.input = Data(ctx, Pass::kInputGradient, 0, result);
     args.filter = Data(ctx, Pass::kFilterGradient, 1, result);
     args.output = Data(ctx, Pass::kForward, 2, result);
-    if (epilogue_.bias) args.bias = ctx->input(2).data();
+    if (epilogue_.bias) args.bias = ctx->input(kBias).data();
     args.prepared = prepared;
     Run(ctx, problem, args);
   }
 
  private:
+  // Where the bias is, after the operands.
+  static constexpr int kBias = kPass == Pass::kForward ? 2 : 3;
+
   // Whether both are one buffer. Nobody writes to a buffer that others refer
   // to, and these two do: so equal addresses mean equal values, and that none
   // of them has changed since they became one.

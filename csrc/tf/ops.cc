@@ -97,17 +97,18 @@ absl::Status MergeGradient(InferenceContext* c, int index, ShapeHandle inferred,
   return c->ReplaceDim(*input, 0, c->Dim(gradient, 0), input);
 }
 
-// The bias has one value for each channel of the output, and can tell how many.
-absl::Status MergeBias(InferenceContext* c, int channel_axis,
-                       ShapeHandle* output) {
-  ShapeHandle bias = c->input(2);
-  const DimensionHandle filters = c->Dim(*output, channel_axis);
+// The bias, input `index`, has one value for each channel of the image that is
+// written, and can tell how many.
+absl::Status MergeBias(InferenceContext* c, int index, int channel_axis,
+                       ShapeHandle* image) {
+  ShapeHandle bias = c->input(index);
+  const DimensionHandle channels = c->Dim(*image, channel_axis);
   DimensionHandle merged;
   if (!c->WithRank(bias, 1, &bias).ok() ||
-      !c->Merge(filters, c->Dim(bias, 0), &merged).ok()) {
-    return BiasError(c->DebugString(c->input(2)), c->Value(filters));
+      !c->Merge(channels, c->Dim(bias, 0), &merged).ok()) {
+    return BiasError(c->DebugString(c->input(index)), c->Value(channels));
   }
-  return c->ReplaceDim(*output, channel_axis, merged, output);
+  return c->ReplaceDim(*image, channel_axis, merged, image);
 }
 
 absl::Status ConvShapeFunction(InferenceContext* c) {
@@ -118,7 +119,7 @@ absl::Status ConvShapeFunction(InferenceContext* c) {
   ShapeHandle input = c->input(0), filter = c->input(1), output;
   TF_RETURN_IF_ERROR(InferOutput(c, attributes, &input, &filter, &output));
   if (epilogue.bias) {
-    TF_RETURN_IF_ERROR(MergeBias(c, attributes.channel_axis(), &output));
+    TF_RETURN_IF_ERROR(MergeBias(c, 2, attributes.channel_axis(), &output));
   }
   int64_t num_prepared = 0;
   TF_RETURN_IF_ERROR(ReadNumPrepared(c, &num_prepared));
@@ -151,6 +152,11 @@ absl::Status InputGradientShapeFunction(InferenceContext* c) {
   TF_RETURN_IF_ERROR(c->MakeShapeFromShapeTensor(0, &input));
   TF_RETURN_IF_ERROR(InferOutput(c, attributes, &input, &filter, &output));
   TF_RETURN_IF_ERROR(MergeGradient(c, 2, output, &input));
+  Epilogue epilogue;
+  TF_RETURN_IF_ERROR(ReadEpilogue(c, &epilogue));
+  if (epilogue.bias) {
+    TF_RETURN_IF_ERROR(MergeBias(c, 3, attributes.channel_axis(), &input));
+  }
   c->set_output(0, input);
   return absl::OkStatus();
 }
@@ -222,10 +228,17 @@ KCONV_ATTRIBUTES(REGISTER_OP("Kconv>ConvBackpropInput")
                      .Input("input_sizes: Tsizes")
                      .Input("filter: T")
                      .Input("out_backprop: T")
+                     .Input("bias: num_bias * T")
                      .Output("output: T")
+                     .Attr("num_bias: int >= 0 = 0")
+                     .Attr("activation: {'linear', 'relu', 'relu6'} = "
+                           "'linear'")
                      .Attr("Tsizes: {int32, int64} = DT_INT32"))
     .SetShapeFn(kconv::tf::InputGradientShapeFunction)
-    .Doc("The gradient of Kconv>Conv with respect to its input.");
+    .Doc(
+        "The gradient of Kconv>Conv, of a plain convolution, with respect to "
+        "its input: a transposed convolution. With the bias, if any, added and "
+        "the activation applied.");
 
 KCONV_ATTRIBUTES(REGISTER_OP("Kconv>ConvBackpropFilter")
                      .Input("input: T")

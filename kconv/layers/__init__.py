@@ -1,4 +1,10 @@
-"""Keras layers on kconv's convolutions."""
+"""Keras layers on kconv's convolutions.
+
+All others are Keras's: what `keras.layers` has and kconv has not is here as well, so
+that a program may take `kconv.layers` wherever it took `keras.layers`.
+"""
+
+import keras
 
 from kconv.layers.conv import Conv1D, Conv2D, Conv3D
 from kconv.layers.conv_transpose import (
@@ -43,3 +49,13 @@ __all__ = [
     "SeparableConvolution2D",
     "SeparableConvolution3D",
 ]
+
+
+def __getattr__(name):
+    if not name.startswith("_") and hasattr(keras.layers, name):
+        return getattr(keras.layers, name)
+    raise AttributeError(f"Neither kconv.layers nor keras.layers has {name!r}.")
+
+
+def __dir__():
+    return sorted({*globals(), *dir(keras.layers)})

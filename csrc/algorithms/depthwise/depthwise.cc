@@ -32,6 +32,12 @@ const char* Refuse(const Problem& problem) {
   if (s.GroupOutChannels() > kMaxRepeat) {
     return "depthwise takes at most 256 filters a channel.";
   }
+  if (problem.pass == Pass::kInputGradient && s.GroupOutChannels() > 1 &&
+      !problem.epilogue.Empty()) {
+    // They are finished before the sums of a channel are added up.
+    return "depthwise adds no bias to an input gradient of several filters a "
+           "channel.";
+  }
   if (s.KernelTaps() > kMaxTaps) {
     return "depthwise takes kernels of at most 65536 taps.";
   }

@@ -86,7 +86,8 @@ void RunWith(const Kernel<Element>& kernel, const Problem& problem,
                        output, begin, end);
         break;
       case Pass::kInputGradient:
-        kernel.input_gradient(window, input, filter, output, begin, end);
+        kernel.input_gradient(window, input, filter, bias,
+                              problem.epilogue.activation, output, begin, end);
         break;
       case Pass::kFilterGradient:
         kernel.filter_gradient(window, input, filter, output, begin, end);

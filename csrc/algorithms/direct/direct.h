@@ -31,6 +31,7 @@ struct Kernel {
                   const Element* bias, Activation activation, Element* output,
                   int64_t begin, int64_t end);
   void (*input_gradient)(const Window&, Element* input, const Element* filter,
+                         const Element* bias, Activation activation,
                          const Element* output, int64_t begin, int64_t end);
   void (*filter_gradient)(const Window&, const Element* input, Element* filter,
                           const Element* output, int64_t begin, int64_t end);

@@ -29,6 +29,7 @@ template <typename Element>
 void Finish(const Element* bias, Activation activation, int64_t count,
             SumType<Element>* sum) {
   using Sum = SumType<Element>;
+  if (bias == nullptr && activation == Activation::kNone) return;
   Sum add[kBlock] = {};
   if (bias != nullptr) {
     for (int64_t j = 0; j < count; ++j) add[j] = Widen(bias[j]);
@@ -96,10 +97,8 @@ void Forward(const Window& s, const Element* input, const Element* filter,
             }
           }
         }
-        if (bias != nullptr || activation != Activation::kNone) {
-          Finish(bias == nullptr ? nullptr : bias + first, activation, count,
-                 sum);
-        }
+        Finish(bias == nullptr ? nullptr : bias + first, activation, count,
+               sum);
         for (int64_t j = 0; j < count; ++j) {
           Narrow(sum[j], to + (first + j) * s.output_channel);
         }
@@ -134,6 +133,7 @@ inline bool OutputAt(const Window& s, int dim, int64_t pixel, int64_t tap,
 
 template <typename Element>
 void InputGradient(const Window& s, Element* input, const Element* filter,
+                   const Element* bias, Activation activation,
                    const Element* output, int64_t begin, int64_t end) {
   using Sum = SumType<Element>;
   const int64_t filters = s.groups * s.out_channels;
@@ -169,6 +169,7 @@ void InputGradient(const Window& s, Element* input, const Element* filter,
       for (int width = kBlock / 2; width > 0; width /= 2) {
         for (int j = 0; j < width; ++j) sum[j] += sum[j + width];
       }
+      Finish(bias == nullptr ? nullptr : bias + channel, activation, 1, sum);
       Narrow(sum[0], to + channel * s.input_channel);
     }
   }

@@ -130,7 +130,7 @@ class ImagePass {
 
   void Run(Context* ctx) {
     ctx->isa_ran = kernel_.isa;
-    if (!covered_) FillWithZeros(ctx);
+    if (!covered_ && shape_.InputElements() > 0) FillUncovered(ctx);
     if (tasks_ == 0) return;
     if (packed_) PackWholeFilter(ctx);
     ctx->ParallelFor(
@@ -178,15 +178,34 @@ class ImagePass {
            std::min(shape_.stride[dim], shape_.input[dim]);
   }
 
-  void FillWithZeros(Context* ctx) {
-    constexpr int64_t kChunk = 1 << 16;
-    const int64_t elements = shape_.InputElements();
-    ctx->ParallelFor(CeilDivide(elements, kChunk), 1e-5,
-                     [&](int64_t begin, int64_t end, int) {
-                       std::fill(target_ + begin * kChunk,
-                                 target_ + std::min(end * kChunk, elements),
-                                 Element{});
-                     });
+  // Writes what sums of nothing become, everywhere.
+  void FillUncovered(Context* ctx) {
+    const int64_t channels = shape_.in_channels;
+    std::vector<Element> empty(channels);
+    for (int64_t c = 0; c < channels; ++c) {
+      Sum sum = 0, bias;
+      Sum* const row = &sum;
+      WidenBias(c, 1, &bias);
+      if (finishes_) {
+        kernel_.finish(activation_, &bias, /*of_rows=*/false, 1, &row, 0, 1);
+      }
+      Narrow(sum, &empty[c]);
+    }
+    // Runs of one channel, or of one pixel.
+    const bool last = shape_.layout == Layout::kChannelsLast;
+    const int64_t run = last ? channels : shape_.InputPixels();
+    const int64_t runs = shape_.InputElements() / run;
+    ctx->ParallelFor(
+        runs, 1e-10 * static_cast<double>(run),
+        [&](int64_t begin, int64_t end, int) {
+          for (int64_t i = begin; i < end; ++i) {
+            if (last) {
+              std::copy(empty.begin(), empty.end(), target_ + i * run);
+            } else {
+              std::fill_n(target_ + i * run, run, empty[i % channels]);
+            }
+          }
+        });
   }
 
   void AddPhase(Patches patches, int64_t channels, int64_t image_channels,

@@ -121,9 +121,10 @@ class ImagePass {
     Sum* bias = shared_.bias + unit * p_.y_width;
     std::fill_n(bias, p_.y_width, Sum(0));
     if (bias_ == nullptr) return;
+    const Element* from = bias_ + unit * p_.unit_groups * p_.out;
     for (int64_t g = 0; g < p_.GroupsOf(unit); ++g) {
       for (int64_t o = 0; o < p_.out; ++o) {
-        bias[g * p_.slot + o] = Widen(bias_[first + g * p_.out + o]);
+        bias[g * p_.slot + o] = Widen(from[g * p_.out + o]);
       }
     }
   }
