@@ -1,9 +1,9 @@
 """Trains a kconv model by two processes that talk over the network, and by one.
 
-TensorFlow's MultiWorkerMirroredStrategy keeps a copy of the model in each process, gives
-each a share of every batch and adds the gradients up. Both processes run on this machine
-here; on machines of your own start one process on each, with the addresses of all in
-TF_CONFIG. kconv has no part in it but to compute.
+TensorFlow's MultiWorkerMirroredStrategy keeps a copy of the model in each process,
+gives each a share of every batch and adds the gradients up. Both processes run on this
+machine here; on machines of your own start one process on each, with the addresses of
+all in TF_CONFIG. kconv has no part in it but to compute.
 
 The training loop is written out because `fit` of Keras 3 does not work under this
 strategy (https://github.com/keras-team/keras/issues/20585), with stock layers either.
