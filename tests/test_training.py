@@ -146,7 +146,7 @@ def test_convolution_inside_a_dataset(drop_remainder):
     sizes = [len(y) for _, y in ours]
     assert sizes == ([4] if drop_remainder else [4, 3])
     losses = [
-        fit(make_model(layers), dataset, None, batch_size=None)
+        fit(make_model(layers, run_eagerly=True), dataset, None, batch_size=None)
         for layers, dataset in ((kconv.layers, ours), (keras.layers, stock))
     ]
     np.testing.assert_allclose(*losses, rtol=1e-4)
@@ -188,8 +188,8 @@ def resume_by_model(folder):
 def resume_by_weights(folder):
     path = folder / "{epoch}.weights.h5"
     checkpoint = keras.callbacks.ModelCheckpoint(path, save_weights_only=True)
-    fit(make_model(), epochs=1, callbacks=[checkpoint])
-    model = make_model()
+    fit(make_model(run_eagerly=True), epochs=1, callbacks=[checkpoint])
+    model = make_model(run_eagerly=True)
     # The file has the optimizer's state as well, for an optimizer that is built.
     model.optimizer.build(model.trainable_variables)
     model.load_weights(folder / "1.weights.h5")
@@ -198,11 +198,11 @@ def resume_by_weights(folder):
 
 
 def resume_by_tensorflow(folder):
-    first = make_model()
+    first = make_model(run_eagerly=True)
     fit(first, epochs=1)
     checkpoint = tf.train.Checkpoint(model=first, optimizer=first.optimizer)
     path = checkpoint.save(str(folder / "checkpoint"))
-    model = make_model()
+    model = make_model(run_eagerly=True)
     model.optimizer.build(model.trainable_variables)
     checkpoint = tf.train.Checkpoint(model=model, optimizer=model.optimizer)
     checkpoint.restore(path).assert_consumed()
@@ -227,7 +227,8 @@ def test_resumed_training_is_as_if_never_interrupted(resume, tmp_path, stock):
 
 
 def test_early_stopping_brings_the_best_weights_back():
-    model, seen = make_model(optimizer=keras.optimizers.SGD(0.1)), []
+    sgd = keras.optimizers.SGD(0.1)
+    model, seen = make_model(optimizer=sgd, run_eagerly=True), []
 
     def spoil(epoch, logs):
         seen.append(model.get_weights())
@@ -246,7 +247,7 @@ def test_early_stopping_brings_the_best_weights_back():
 
 def test_gradient_accumulation():
     sgd = keras.optimizers.SGD
-    large = make_model(optimizer=sgd(0.1))
+    large = make_model(optimizer=sgd(0.1), run_eagerly=True)
     fit(large, batch_size=8)
 
     model = make_model(optimizer=sgd(0.1, gradient_accumulation_steps=2))
@@ -275,7 +276,7 @@ def test_gradient_accumulation():
 def test_dtype_policies(policy, tolerance):
     losses = []
     for layers in (kconv.layers, keras.layers):
-        model = make_model(layers, dtype=policy, auto_scale_loss=False)
+        model = make_model(layers, dtype=policy, run_eagerly=True)
         losses.append(fit(model))
         assert {v.dtype for v in model.weights} == {
             keras.DTypePolicy(policy).variable_dtype
