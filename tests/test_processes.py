@@ -213,6 +213,7 @@ def graphs():
     return sum(isinstance(one, FuncGraph) for one in gc.get_objects())
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="Linux only")
 def test_building_again_and_again_keeps_no_memory():
     def build(index):
