@@ -523,12 +523,6 @@ def test_what_cannot_be_converted():
     with pytest.raises(TypeError, match="must be a Keras model"):
         kconv.revert("model.keras")
 
-    class Subclassed(keras.Model):
-        """Nobody knows what its call does."""
-
-    with pytest.raises(ValueError, match=r"Sequential or Functional.*Received"):
-        kconv.convert(Subclassed())
-
 
 def test_conversion_says_nothing(recwarn, capsys):
     model = keras.Sequential(
