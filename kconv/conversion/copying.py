@@ -7,6 +7,8 @@ import warnings
 import keras
 
 from kconv.conversion.configs import config_of, is_known
+from kconv.conversion.counterparts import KCONV, STOCK
+from kconv.conversion.swapping import become
 
 # What Keras adds to the configs of all layers, whether or not the constructor takes it.
 _OF_ALL_LAYERS = {"name", "trainable", "dtype", "activity_regularizer"}
@@ -91,7 +93,7 @@ class Copier:
         for part, own in pairs:
             _copy_policies(part, own)
             _copy_own_state(part, own)
-            own._path = part.path
+            own.name, own._path = part.name, part.path
         # The rest: states of random generators, and LoRA, which was merged above.
         for variable, own in zip(layer.variables, copy.variables, strict=True):
             own.assign(variable)
@@ -153,6 +155,7 @@ class Copier:
         """Yields all layers in a layer, from the outside in, each with its copy."""
         self._pair(layer, copy)
         yield layer, copy
+        _swap_alike(layer, copy)
         kinds = [[type(part) for part in one._layers] for one in (layer, copy)]
         if kinds[0] != kinds[1]:
             raise CannotCopyError(
@@ -259,11 +262,21 @@ def _accepted(kind, config):
     return {name: value for name, value in config.items() if name not in added}
 
 
+def _swap_alike(layer, copy):
+    """Swaps in a layer what was swapped in another, and is not in its config."""
+    for part, own in zip(layer._layers, copy._layers, strict=False):
+        kind = type(own)
+        if type(part) in (KCONV.get(kind), STOCK.get(kind)):
+            config, made = config_of(part), config_of(own)
+            config.update({key: made[key] for key in config.keys() & made.keys()})
+            become(own, type(part).from_config(config))
+
+
 def _name(layer, copy):
     """Gives the layers in a layer the names and policies that they are built with."""
-    if copy.name != layer.name:
-        copy.name = layer.name
+    copy.name = layer.name
     _copy_policy("dtype_policy", layer, copy)
+    _swap_alike(layer, copy)
     # There may be less in the copy: what is made when it is built comes later.
     for part, own in zip(layer._layers, copy._layers, strict=False):
         _name(part, own)

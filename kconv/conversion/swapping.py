@@ -34,13 +34,33 @@ def swap(model, layer_for, operation_for):
         is_layer = isinstance(part, keras.Layer)
         twin, reason = (layer_for if is_layer else operation_for)(part)
         if twin is not None:
-            moves.append((_become if is_layer else _become_operation, part, twin))
+            moves.append((become if is_layer else _become_operation, part, twin))
         if twin is not None or reason is not None:
             became = None if reason else public_name(twin)
             rows.append(Row(path, public_name(part), became, reason))
-    for become, part, twin in moves:
-        become(part, twin)
+    for move, part, twin in moves:
+        move(part, twin)
     return Report(rows)
+
+
+def become(layer, twin):
+    """Makes a layer one of its twin's class, with its own weights and arguments.
+
+    Args:
+        layer: A layer of Keras or kconv.
+        twin: A layer of the counterpart's class or of the same, of the same config but
+            for what only one class takes; not built, and of no use afterwards.
+    """
+    if hasattr(layer, "release"):
+        layer.release()  # what was prepared for another algorithm, or is of no use now
+    before, after = vars(type(layer).from_config(config_of(layer))), vars(twin)
+    object.__setattr__(layer, "__class__", type(twin))
+    for name in before.keys() - after.keys():
+        vars(layer).pop(name, None)
+    for name, value in after.items():
+        if name not in before or _differs(before[name], value):
+            setattr(layer, name, value)
+    _bind(layer)
 
 
 def trace_again(model):
@@ -78,20 +98,6 @@ def _parts(model):
                 seen.add(id(one))
                 inside.append((f"{path}/{one.name}" if path else one.name, one))
         waiting.extend(reversed(inside))
-
-
-def _become(layer, twin):
-    """Makes a layer one of its twin's class."""
-    if hasattr(layer, "release"):
-        layer.release()  # what was prepared for another algorithm, or is of no use now
-    before, after = vars(type(layer).from_config(config_of(layer))), vars(twin)
-    object.__setattr__(layer, "__class__", type(twin))
-    for name in before.keys() - after.keys():
-        vars(layer).pop(name, None)
-    for name, value in after.items():
-        if name not in before or _differs(before[name], value):
-            setattr(layer, name, value)
-    _bind(layer)
 
 
 def _differs(value, other):
