@@ -43,12 +43,12 @@ def kconv_for(layer, algorithm):
     """
     kind = type(layer)
     if kind in KCONV:
-        return _made(KCONV[kind], {**config_of(layer), "algorithm": algorithm}), None
+        return _of_algorithm(KCONV[kind], layer, algorithm), None
     if kind in _OURS:
         if layer.algorithm == algorithm:
             return None, "Already a kconv layer."
         reason = f"Already a kconv layer: only its algorithm is now {algorithm!r}."
-        return _made(kind, {**config_of(layer), "algorithm": algorithm}), reason
+        return _of_algorithm(kind, layer, algorithm), reason
     if not is_convolution(layer):
         return None, None
     base = _nearest(kind, (*KCONV, *_OURS))
@@ -100,8 +100,8 @@ def _changes(base):
     )
 
 
-def _made(kind, config):
-    return kind.from_config(config)
+def _of_algorithm(kind, layer, algorithm):
+    return kind.from_config({**config_of(layer), "algorithm": algorithm})
 
 
 def _stock_of(layer, stock):
@@ -109,11 +109,12 @@ def _stock_of(layer, stock):
         return None, f"Keras's {stock.__name__} does not take {what}."
 
     config = config_of(layer)
+    del config["algorithm"]
     taken = inspect.signature(stock.__init__).parameters
     for name, parameter in inspect.signature(type(layer).__init__).parameters.items():
         if name not in taken and name in config:
             value = config.pop(name)
-            if name != "algorithm" and value != parameter.default:
+            if value != parameter.default:
                 return refusal(f"{name}={value!r}")
     if not isinstance(config["padding"], str):
         return refusal(f"padding={config['padding']!r}")
@@ -121,9 +122,10 @@ def _stock_of(layer, stock):
     if stock in _EQUAL_STRIDES and len(set(strides)) > 1:
         return refusal("unequal strides")
     try:
-        return _made(stock, config), None
-    except ValueError as error:
+        return stock.from_config(config), None
+    except TypeError as error:  # of whatever the constructor raises
         dilation = config["dilation_rate"]
         if max(strides) > 1 and max(dilation) > 1:
             return refusal(f"strides={strides} with dilation_rate={dilation}")
-        return refusal(f"these arguments: {error}".rstrip("."))
+        told = str(error).rpartition("Exception encountered: ")[2]
+        return refusal(f"these arguments: {told}".rstrip("."))

@@ -1,0 +1,67 @@
+"""Every architecture of keras.applications, converted and reverted.
+
+Outputs are logits, or sums that have not been normalized, of random weights. The bound is
+a part of the largest output. One convolution of kconv rounds by up to some 4e-6 of its
+largest value (Winograd's in float32, see `kconv.ops.conv`), stock ones by some 1e-7, and
+batch normalization and residual connections carry an error on without amplifying it, so
+that the errors of hundreds of layers add up like random ones, with their square root.
+"""
+
+import gc
+import inspect
+
+import keras
+import numpy as np
+import pytest
+
+import kconv
+
+BOUND = 4e-5
+
+NAMES = sorted(
+    name
+    for name, value in vars(keras.applications).items()
+    if inspect.isfunction(value)
+)
+
+# One of each kind of block, the smallest; the others run by `-m slow`.
+FAST = ("MobileNetV2", "ResNet50")
+
+# The smallest images that an architecture takes, where they are not of 32x32 pixels.
+SIZES = {"InceptionResNetV2": 75, "InceptionV3": 75, "Xception": 71}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name in FAST else pytest.mark.slow)
+        for name in NAMES
+    ],
+)
+def test_application(name):
+    keras.utils.set_random_seed(0)
+    size = SIZES.get(name, 32)
+    model = getattr(keras.applications, name)(
+        weights=None, input_shape=(size, size, 3), classes=5, classifier_activation=None
+    )
+    x = np.random.default_rng(0).standard_normal((2, size, size, 3)).astype("float32")
+    expected = model(x).numpy()
+    assert np.ptp(expected) > 0.1 * np.abs(expected).max()
+
+    converted, report = kconv.convert(model, return_report=True)
+    assert len(report.swapped) > 10
+    assert report.left == ()
+    error = np.abs(converted(x) - expected).max()
+    assert error <= BOUND * np.abs(expected).max()
+
+    reverted = kconv.revert(converted)
+    assert reverted.get_config() == model.get_config()
+    assert np.array_equal(reverted(x), expected)
+
+
+@pytest.fixture(autouse=True)
+def forgotten():
+    """Gives back what Keras holds of large models."""
+    yield
+    keras.backend.clear_session()
+    gc.collect()
