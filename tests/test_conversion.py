@@ -140,13 +140,6 @@ def test_functional_with_shared_and_nested():
     assert len(model.get_layer("shared")._inbound_nodes) == 3
 
 
-@pytest.mark.parametrize("name", ("MobileNetV2", "ResNet50"))
-def test_applications(name):
-    build = getattr(keras.applications, name)
-    model = build(weights=None, input_shape=(32, 32, 3), classes=7)
-    check_both_ways(model, images(1, 32, 32, 3))
-
-
 def test_algorithm():
     converted = kconv.convert(sequential(), algorithm="direct")
     assert converted.get_layer("first").algorithm == "direct"
@@ -289,7 +282,11 @@ def test_compiled_with_what_keras_cannot_restore():
 
 
 class Trained(keras.Model):
-    """Functional by its constructor, with a method of its own."""
+    """Functional by its constructor, with a method and a weight of its own."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.scale = self.add_weight(name="scale")
 
     def answer(self):
         return 42
@@ -298,9 +295,11 @@ class Trained(keras.Model):
 def test_class_of_a_functional_model():
     inputs = keras.Input((8, 8, 3))
     model = Trained(inputs, layers.Conv2D(4, 3)(inputs))
+    model.scale.assign(5)
     converted = kconv.convert(model)
     assert type(converted) is Trained
     assert converted.answer() == 42
+    assert converted.scale == 5
     assert len(convs(converted)[1]) == 1
 
 

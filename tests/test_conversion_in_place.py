@@ -57,6 +57,32 @@ def test_a_swapped_layer_is_as_one_that_was_made():
             assert swapped.get_config() == like.get_config()
 
 
+def test_lora():
+    model = keras.Sequential([keras.Input((5, 5, 3)), layers.Conv2D(4, 3)])
+    model.layers[0].enable_lora(2)
+    model.layers[0].lora_kernel_b.assign(images(2, 4))
+    x = images(2, 5, 5, 3)
+    expected, names = model(x), [v.path for v in model.trainable_weights]
+    for function in (kconv.convert, kconv.revert):
+        function(model, in_place=True)
+        assert [v.path for v in model.trainable_weights] == names
+        np.testing.assert_allclose(model(x), expected, atol=1e-4)
+
+
+def test_export(tmp_path):
+    inputs = keras.Input((5, 5, 3))
+    model = keras.Model(inputs, layers.Conv2D(4, 3)(inputs))
+    x = images(2, 5, 5, 3)
+    for function in (kconv.convert, kconv.revert):
+        function(model, in_place=True)
+        model.export(tmp_path / function.__name__, verbose=False)
+        loaded = tf.saved_model.load(tmp_path / function.__name__)
+        np.testing.assert_allclose(loaded.serve(x), model(x), atol=1e-5)
+        nodes = loaded.serve.get_concrete_function(x).graph.as_graph_def()
+        kinds = {node.op for f in nodes.library.function for node in f.node_def}
+        assert any("Kconv" in kind for kind in kinds) == (function is kconv.convert)
+
+
 def test_what_was_traced_is_traced_again():
     model, x = make(), images(2, 7, 7, 3)
     model.compile("sgd", "mse")

@@ -75,6 +75,7 @@ class Copier:
                         f"The model holds layer {part.name!r} beside those that its "
                         "constructor takes.",
                     )
+            _copy_variables(layer, copy)
             return
         _name(layer, copy)
         with warnings.catch_warnings():
@@ -83,23 +84,13 @@ class Copier:
             warnings.filterwarnings("ignore", ".*looks like it has unbuilt state")
             _build(layer, copy)
         pairs = list(self._pairs(layer, copy))
-        shapes = [[v.shape for v in one.variables] for one in (layer, copy)]
-        if shapes[0] != shapes[1]:
-            raise CannotCopyError(
-                layer,
-                "When it is made again from its config and built, it does not have the "
-                "same variables.",
-            )
+        _check_variables(layer, copy)
         for part, own in pairs:
             _copy_policies(part, own)
             _copy_own_state(part, own)
             own.name, own._path = part.name, part.path
         # The rest: states of random generators, and LoRA, which was merged above.
-        for variable, own in zip(layer.variables, copy.variables, strict=True):
-            own.assign(variable)
-            own._path = variable.path
-            if own.trainable != variable.trainable:
-                own.trainable = variable.trainable
+        _copy_variables(layer, copy)
         for part, own in pairs:
             if not is_known(type(part)):  # somebody's code made the layers in it
                 for inner in zip(part._layers, own._layers, strict=True):
@@ -326,6 +317,32 @@ def _copy_policies(layer, copy):
 def _copy_policy(name, layer, copy):
     if getattr(copy, name) != getattr(layer, name):
         setattr(copy, name, getattr(layer, name))
+
+
+def _variables(layer):
+    """All variables of a layer; of a graph those that are not of its layers."""
+    parts = layer._layers if is_graph(layer) else ()
+    inside = {id(variable) for part in parts for variable in part.variables}
+    return [variable for variable in layer.variables if id(variable) not in inside]
+
+
+def _check_variables(layer, copy):
+    shapes = [[v.shape for v in _variables(one)] for one in (layer, copy)]
+    if shapes[0] != shapes[1]:
+        raise CannotCopyError(
+            layer,
+            "When it is made again and built, it does not have the same variables.",
+        )
+
+
+def _copy_variables(layer, copy):
+    _check_variables(layer, copy)
+    pairs = zip(_variables(layer), _variables(copy), strict=True)
+    for variable, own in pairs:
+        own.assign(variable)
+        own._path = variable.path
+        if own.trainable != variable.trainable:
+            own.trainable = variable.trainable
 
 
 def _copy_own_state(layer, copy):
