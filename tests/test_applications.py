@@ -3,8 +3,10 @@
 The outputs are logits of random weights, and the bound is a part of the largest. One
 convolution of kconv rounds by up to some 4e-6 of its largest value (Winograd's in
 float32, see `kconv.ops.conv`), a stock one by some 1e-7. The errors of hundreds of
-layers add up like random ones, with the square root of their number, and normalization
-and residual connections carry them on as they are.
+layers add up like random ones, with the square root of their number, if the model carries them
+on as they are. It does not if its activations grow from block to block until the sigmoid
+gates of an EfficientNet are steps: of EfficientNetV2L as Keras initializes it the stock
+model has no correct digit in float32. So variances of 2 in the normalizations damp them.
 """
 
 import gc
@@ -44,6 +46,9 @@ def test_application(name, record_property):
     model = getattr(keras.applications, name)(
         weights=None, input_shape=(size, size, 3), classes=5, classifier_activation=None
     )
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.moving_variance.assign(2 * keras.ops.ones_like(layer.moving_variance))
     x = np.random.default_rng(0).standard_normal((2, size, size, 3)).astype("float32")
     expected = model(x).numpy()
     assert np.ptp(expected) > 0.1 * np.abs(expected).max()
