@@ -3,10 +3,11 @@
 The outputs are logits of random weights, and the bound is a part of the largest. One
 convolution of kconv rounds by up to some 4e-6 of its largest value (Winograd's in
 float32, see `kconv.ops.conv`), a stock one by some 1e-7. The errors of hundreds of
-layers add up like random ones, with the square root of their number, if the model carries them
-on as they are. It does not if its activations grow from block to block until the sigmoid
-gates of an EfficientNet are steps: of EfficientNetV2L as Keras initializes it the stock
-model has no correct digit in float32. So variances of 2 in the normalizations damp them.
+layers add up like random ones, with the square root of their number, if the model
+carries them on as they are. It does not where activations grow from block to block,
+until the sigmoid gates of an EfficientNet are steps: of EfficientNetV2L as Keras
+initializes it the stock model has no correct digit in float32. Variances of 2 in the
+normalizations keep that from happening.
 """
 
 import gc
