@@ -232,6 +232,22 @@ def test_built_by_a_call():
     np.testing.assert_allclose(kconv.convert(model)(x), expected, atol=1e-6)
 
 
+class Pick(layers.Layer):
+    def call(self, inputs):
+        return inputs["image"]
+
+
+def test_a_stack_without_a_graph():
+    model = keras.Sequential([Pick(), layers.Conv2D(4, 3)])
+    x = {"image": images(2, 5, 5, 3), "other": images(2, 1)}
+    expected = model(x)
+    converted = kconv.convert(model)
+    assert converted.built == model.built
+    assert [w.path for w in converted.weights] == [w.path for w in model.weights]
+    np.testing.assert_allclose(converted(x), expected, atol=1e-6)
+    assert np.array_equal(kconv.revert(converted)(x), expected)
+
+
 def test_lora():
     model = sequential()
     model.get_layer("first").enable_lora(2)

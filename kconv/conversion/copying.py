@@ -76,6 +76,8 @@ class Copier:
                         "constructor takes.",
                     )
             _copy_variables(layer, copy)
+            if layer.built and not copy.built:  # a stack without a graph
+                copy.built, copy._build_shapes_dict = True, layer._build_shapes_dict
             return
         _name(layer, copy)
         with warnings.catch_warnings():
@@ -102,8 +104,9 @@ class Copier:
     def _copy_sequential(self, model):
         _check_constructor(model, "layers")
         parts = [self.copy(layer) for layer in model.layers]
-        if model.built and model.inputs:
-            parts.insert(0, _copy_input(model.inputs[0]))
+        inputs = getattr(model, "inputs", None)  # a stack without a graph has none
+        if model.built and inputs:
+            parts.insert(0, _copy_input(inputs[0]))
         return type(model)(parts, name=model.name)
 
     def _copy_functional(self, model):
