@@ -27,8 +27,8 @@ NAMES = sorted(
     if inspect.isfunction(value)
 )
 
-# One of each kind of block, the smallest; the others run by `-m slow`.
-FAST = ("MobileNetV2", "ResNet50")
+# Dense, depthwise and residual blocks, few of each; the others run by `-m slow`.
+FAST = ("MobileNetV2", "MobileNetV3Small", "ResNet50")
 
 # The smallest images that an architecture takes, where they are not of 32x32 pixels.
 SIZES = {"InceptionResNetV2": 75, "InceptionV3": 75, "Xception": 71}
