@@ -28,19 +28,25 @@ const char* RefuseFilter(const Problem& problem) {
     return "winograd takes float32, bfloat16 and float16 only.";
   }
   for (int i = 0; i < kMaxSpatialDims; ++i) {
-    if (s.stride[i] != 1) return "winograd takes strides of 1 only.";
+    if (s.stride[i] > s.kernel[i]) {
+      return "winograd takes strides up to the kernel's size only.";
+    }
+    if (s.stride[i] > 1 && s.dilation[i] > 1) {
+      return "winograd takes no axis with both strides and dilation.";
+    }
   }
   bool transformed[kMaxSpatialDims];
   if (Tiling::TransformedAxes(s, transformed) == 0) {
-    return "winograd takes kernels with an axis of 3 or 5 taps only.";
+    return "winograd takes kernels with an axis of 2, 3 or 5 taps only; of k "
+           "taps with a stride s it counts k / s, rounded up.";
   }
   if (std::min(s.GroupInChannels(), s.GroupOutChannels()) < kMinChannels) {
     return "winograd does not pay with fewer than 4 channels or filters a "
            "group.";
   }
-  if (kOutputs > 4 && Tiling(s, problem.pass, kOutputs).taps > 3) {
+  if (kOutputs > 4 && Tiling(s, problem.pass, kOutputs).taps != 3) {
     return "winograd:f6 takes kernels of 3 taps only: with 5 it rounds too "
-           "much.";
+           "much, with 2 it wins too little.";
   }
   return nullptr;
 }
@@ -94,8 +100,12 @@ double Cost(const Problem& problem, const Cpu& cpu, Isa isa) {
                     (efficiency * cpu.PeakMacs(isa, 4));
 }
 
+// With strides there is no prepared form.
 template <int kOutputs>
 int64_t PreparedBytes(const Problem& problem, Isa isa) {
+  for (int64_t stride : problem.shape.stride) {
+    if (stride > 1) return 0;
+  }
   return RefuseFilter<kOutputs>(problem) == nullptr
              ? winograd::PreparedFilterBytes(problem, isa)
              : 0;
