@@ -37,8 +37,8 @@ const char* RefuseFilter(const Problem& problem) {
   }
   bool transformed[kMaxSpatialDims];
   if (Tiling::TransformedAxes(s, transformed) == 0) {
-    return "winograd takes kernels with an axis of 2, 3 or 5 taps only; of k "
-           "taps with a stride s it counts k / s, rounded up.";
+    return "winograd takes kernels with an axis of 2, 3 or 5 taps a stride "
+           "only.";
   }
   if (std::min(s.GroupInChannels(), s.GroupOutChannels()) < kMinChannels) {
     return "winograd does not pay with fewer than 4 channels or filters a "
