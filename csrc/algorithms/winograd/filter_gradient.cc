@@ -22,6 +22,8 @@ namespace {
 
 // Tiles of a block: the depth of one product.
 constexpr int64_t kBlockTiles = 96;
+// As kMacsPerM, to add an element to the filter.
+constexpr double kMacsPerTap = 40;
 // The slices' partial results together.
 constexpr int64_t kPartialFloats = (int64_t{16} << 20) / 4;
 
@@ -379,7 +381,8 @@ Work FilterGradientWork(int outputs, const Problem& problem, Isa isa) {
   work.macs =
       groups * (ProductMacs(products * tiles * channels * columns, p.block) +
                 planes * tiles * (depth * v + columns * w) +
-                sums * products * channels * columns * kMacsPerM);
+                sums * products * channels * columns * kMacsPerM) +
+      sums * kMacsPerTap * static_cast<double>(p.elements);
   return work;
 }
 

@@ -89,7 +89,13 @@ double Cost(const Problem& problem, const Cpu& cpu, Isa isa) {
   // Of the peak: measured on Zen 3. With AVX-512 a guess, as in gemm.
   const double efficiency = isa == Isa::kAvx512 ? 0.45 : 0.85;
   // F(6x6) rounds more, and so must win clearly.
-  const double handicap = kOutputs == 6 ? 1.1 : 1.0;
+  double handicap = kOutputs == 6 ? 1.1 : 1.0;
+  // Of 2 taps the transforms cost more beside the products, along one axis most
+  // (Zen 3).
+  const Tiling tiling(problem.shape, problem.pass, kOutputs);
+  if (tiling.taps == 2 && problem.pass != Pass::kFilterGradient) {
+    handicap = tiling.dims() == 2 ? 1.2 : 1.5;
+  }
   // The channels of a group are padded to a line of the cache: fewer of them
   // cost more than their part of it.
   const ConvShape& s = problem.shape;
