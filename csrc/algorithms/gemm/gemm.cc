@@ -101,14 +101,14 @@ double Cost(const Problem& problem, const Cpu& cpu, Isa isa) {
   if (problem.pass != Pass::kFilterGradient &&
       s.FilterElements() > kCachedFilterElements) {
     copies += kMacsPerFilterElement * static_cast<double>(s.FilterElements()) *
-              static_cast<double>(CeilDivide(s.batch * s.OutputPixels(),
-                                             gemm::kPackedRows));
+              static_cast<double>(
+                  CeilDivide(s.batch * s.OutputPixels(), gemm::kPackedRows));
   }
   const double groups = static_cast<double>(s.groups);
   const double peak = cpu.PeakMacs(isa, bytes);
   // Of the peak: measured on Zen 3. With AVX-512 a guess, for cores that take
   // 512 bits in two halves.
-  const double efficiency = isa == Isa::kAvx512                      ? 0.45
+  const double efficiency = isa == Isa::kAvx512                     ? 0.45
                             : problem.pass == Pass::kFilterGradient ? 0.74
                                                                     : 0.85;
   return 5e-6 + (macs / efficiency + copies + 1e4 * groups) / peak;

@@ -119,8 +119,7 @@ FilterTransform<Element>::FilterTransform(const ImagePlan& plan,
 // The filter's element for a row and the first column of a part of U.
 template <typename Element>
 int64_t FilterTransform<Element>::Offset(const ImagePlan::Piece& piece,
-                                         int64_t chunk,
-                                         int64_t channel) const {
+                                         int64_t chunk, int64_t channel) const {
   const int64_t column = p_.columns.Begin(piece.part);
   const int64_t o = shape_.out_channels;
   return piece.group * shape_.GroupOutChannels() +
@@ -177,9 +176,8 @@ void FilterTransform<Element>::RunPrepared(const ImagePlan::Piece& piece,
     const int64_t column = p_.columns.Begin(piece.part) + j;
     const int64_t width = order_.Width(column);
     Tile<const float> tile = TapTile(p_.tiling, width);
-    tile.data =
-        prepared_ +
-        order_.Offset(piece.group, column, p_.OuterTap(chunk), first);
+    tile.data = prepared_ +
+                order_.Offset(piece.group, column, p_.OuterTap(chunk), first);
     for (int64_t c = 0; c < depth; ++c, tile.data += order_.taps * width) {
       p_.transforms.filter(tile, width, u + depth * j + c * width, p_.UPlane());
     }
@@ -197,9 +195,9 @@ void FilterTransform<Element>::Fetch(const ImagePlan::Piece& piece,
   if (prepared_ != nullptr) {
     for (int64_t j = 0; j < columns; j += p_.kernel.panel) {
       const int64_t column = p_.columns.Begin(piece.part) + j;
-      list->Add(prepared_ +
-                    order_.Offset(piece.group, column, outer_tap, first),
-                taps * depth * order_.Width(column) * int64_t{sizeof(float)});
+      list->Add(
+          prepared_ + order_.Offset(piece.group, column, outer_tap, first),
+          taps * depth * order_.Width(column) * int64_t{sizeof(float)});
     }
     return;
   }

@@ -220,7 +220,8 @@ class FilterGradient {
     const int64_t first = p_.blocks.Begin(block);
     const int64_t tiles = p_.blocks.Size(block);
     const int64_t columns = p_.columns.Size(part);
-    Tile<const Element> next = p_.tiling.ResultTile(p_.tiling.At(0, first), data);
+    Tile<const Element> next =
+        p_.tiling.ResultTile(p_.tiling.At(0, first), data);
     for (int64_t t = 0; t < tiles; ++t) {
       Tile<const Element> tile = next;
       if (t + 1 < tiles) {

@@ -136,19 +136,18 @@ class ImagePass {
   void RunFused(Context* ctx) {
     const int64_t chunks = p_.ChunkCount();
     const int64_t parts = p_.parts;
-    ctx->ParallelFor(p_.sets * parts * chunks,
-                     SecondsOf(1, static_cast<double>(p_.columns.size)),
-                     [&](int64_t begin, int64_t end, int worker) {
-                       const Scratch scratch = ScratchOf(worker);
-                       for (int64_t i = begin; i < end; ++i) {
-                         const int64_t chunk = i % chunks, part = i / chunks;
-                         const Piece piece =
-                             p_.PieceAt(part / parts, part % parts);
-                         if (!p_.Meets(piece, chunk)) continue;
-                         filter_.Run(piece, chunk, scratch.taps,
-                                     shared_ + i * p_.USize());
-                       }
-                     });
+    ctx->ParallelFor(
+        p_.sets * parts * chunks,
+        SecondsOf(1, static_cast<double>(p_.columns.size)),
+        [&](int64_t begin, int64_t end, int worker) {
+          const Scratch scratch = ScratchOf(worker);
+          for (int64_t i = begin; i < end; ++i) {
+            const int64_t chunk = i % chunks, part = i / chunks;
+            const Piece piece = p_.PieceAt(part / parts, part % parts);
+            if (!p_.Meets(piece, chunk)) continue;
+            filter_.Run(piece, chunk, scratch.taps, shared_ + i * p_.USize());
+          }
+        });
     ctx->ParallelFor(
         p_.sets * p_.blocks.count,
         SecondsOf(static_cast<double>(p_.block),
@@ -313,8 +312,8 @@ class ImagePass {
       scratch.a_rows[t] = v + t * p_.VRow();
       scratch.c_rows[t] = m + t * width;
     }
-    int64_t calls = met.rows * met.columns *
-                    CeilDivide(columns, p_.kernel.panel);
+    int64_t calls =
+        met.rows * met.columns * CeilDivide(columns, p_.kernel.panel);
     tiling.VisitPlanes(met, true, [&](int64_t f) {
       for (int64_t j = 0; j < columns; j += p_.kernel.panel) {
         // M has room for whole vectors, and so all of them are written.
@@ -376,13 +375,12 @@ Work ImagePassWork(int outputs, const Problem& problem, Isa isa) {
   work.worker_bytes = Scratch::Bytes(p);
   work.fits = FrequencyFloats(p) <= 2 * kMaxSharedFloats;
   work.macs =
-      groups * (ProductMacs(products * tiles * channels * columns,
-                            p.chunks.size) +
-                planes * static_cast<double>(p.sets / p.groups *
-                                             p.outer_taps) *
-                    tiles * channels * v +
-                planes * variants * tiles * columns * kMacsPerM +
-                makings * products * channels * columns * kMacsPerU);
+      groups *
+      (ProductMacs(products * tiles * channels * columns, p.chunks.size) +
+       planes * static_cast<double>(p.sets / p.groups * p.outer_taps) * tiles *
+           channels * v +
+       planes * variants * tiles * columns * kMacsPerM +
+       makings * products * channels * columns * kMacsPerU);
   return work;
 }
 

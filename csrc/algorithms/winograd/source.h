@@ -22,7 +22,8 @@ void TransformTiles(const Tiling& tiling, Expand<Element> input,
   for (int64_t t = 0; t < tiles; ++t) {
     const Tile<const Element> tile = next;
     if (t + 1 < tiles) {
-      next = tiling.SourceTile(tiling.At(variant, first + t + 1), outer_tap, data);
+      next =
+          tiling.SourceTile(tiling.At(variant, first + t + 1), outer_tap, data);
       FetchTile(tiling.Centre(next), channels);
     }
     input(tile, channels, v + t * row, plane);

@@ -106,8 +106,7 @@ Tiling::Tiling(const ConvShape& shape, Pass pass, int outputs)
     a.pad = shape.pad_before[i];
     a.transformed = transformed[i];
     a.taps = CeilDivide(a.kernel, a.stride);
-    a.variants =
-        backwards ? std::clamp<int64_t>(a.results, 1, a.stride) : 1;
+    a.variants = backwards ? std::clamp<int64_t>(a.results, 1, a.stride) : 1;
     // Results of a variant.
     const int64_t results =
         backwards ? CeilDivide(a.results, a.stride) : a.results;

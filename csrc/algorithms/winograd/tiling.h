@@ -79,7 +79,9 @@ struct Tiling {
 
   // Frequencies of a tile, in rows and columns.
   int Points() const { return outputs + taps - 1; }
-  int64_t Planes() const { return dims() == 2 ? Points() * Points() : Points(); }
+  int64_t Planes() const {
+    return dims() == 2 ? Points() * Points() : Points();
+  }
 
   // Taps that are summed in the Winograd domain. The first one is met by every
   // variant; the first SourceImages of them read different pixels.
@@ -93,7 +95,8 @@ struct Tiling {
   Extent Frequencies(int64_t variant, int64_t outer_tap) const;
   // Calls visit(plane) for these frequencies, or for the others.
   template <typename Visit>
-  void VisitPlanes(const Extent& extent, bool within, const Visit& visit) const {
+  void VisitPlanes(const Extent& extent, bool within,
+                   const Visit& visit) const {
     const int n = Points(), rows = dims() == 2 ? n : 1;
     for (int i = 0; i < rows; ++i) {
       for (int j = 0; j < n; ++j) {
