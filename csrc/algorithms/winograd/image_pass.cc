@@ -381,6 +381,10 @@ Work ImagePassWork(int outputs, const Problem& problem, Isa isa) {
            channels * v +
        planes * variants * tiles * columns * kMacsPerM +
        makings * products * channels * columns * kMacsPerU);
+  if (!p.fused) {
+    work.macs += makings * kMacsPerTapRead *
+                 static_cast<double>(problem.shape.FilterElements());
+  }
   return work;
 }
 
