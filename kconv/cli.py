@@ -129,7 +129,7 @@ def _add_bench(commands):
     add = layers.add_argument
     add(
         "--layers",
-        choices=("3x3", "1x1", "depthwise", "grouped", "all"),
+        choices=("3x3", "1x1", "depthwise", "grouped", "strided", "1d", "3d", "all"),
         default="all",
         help="which",
     )

@@ -1,6 +1,6 @@
 """Which problems each algorithm takes, apart from the code that says so."""
 
-from tiling import transformed_axes
+from tiling import taps_a_stride, transformed_axes
 
 
 def takes(algorithm, case, dtype):
@@ -19,8 +19,11 @@ def takes(algorithm, case, dtype):
 
 def _winograd_takes(algorithm, case, dtype, channels):
     axes = transformed_axes(case)
-    if not axes or dtype == "float64" or max(case.strides) > 1 or channels < 4:
+    if not axes or dtype == "float64" or channels < 4:
+        return False
+    of_axes = zip(case.kernel_size, case.strides, case.dilation_rate, strict=True)
+    if any(s > k or (s > 1 and d > 1) for k, s, d in of_axes):
         return False
     if any(1 in (case.input_size[i], case.output_size[i]) for i in axes):
         return False
-    return algorithm != "winograd:f6" or case.kernel_size[axes[0]] == 3
+    return algorithm != "winograd:f6" or taps_a_stride(case)[axes[0]] == 3

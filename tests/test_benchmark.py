@@ -28,6 +28,9 @@ SMALL = [
     Layer(3, 6, 8, 8, groups=2),
     Layer(1, 6, 6, 6, groups=3),
     Layer(3, 8, 6, 12, stride=2, groups=3),
+    Layer(4, 8, 4, 6, stride=2),
+    Layer(2, 9, 4, 6, dims=1, dilation=4),
+    Layer(3, 5, 4, 6, stride=2, dims=3),
 ]
 problems = pytest.mark.parametrize(
     "problem",
@@ -53,6 +56,14 @@ def test_layers_tell_what_they_are():
     assert str(grouped) == "56x56 128→128 in 32 groups"
     assert grouped.kind == "grouped"
     assert (grouped.dense.kind, str(grouped.dense)) == ("3x3", "56x56 128→128")
+    strided = Layer(4, 64, 64, 128, stride=2)
+    assert (strided.kind, str(strided)) == ("strided", "64x64 64→128 stride 2")
+    causal = Layer(2, 4096, 32, 64, dims=1, dilation=16)
+    assert (causal.kind, str(causal)) == ("1d", "4096 32→64 dilation 16")
+    assert (causal.padding, causal.pads) == ("causal", (16, 0))
+    volume = Layer(3, 16, 8, 8, dims=3)
+    assert (volume.kind, str(volume)) == ("3d", "16x16x16 8→8")
+    assert volume.kernel_name == "3x3x3"
     assert "31x31 28x28 128→128 dw" in str(
         Problem(LAYERS["depthwise"][-1], 1, "forward")
     )
@@ -75,14 +86,20 @@ def test_shapes_and_work_count_strides_and_groups():
     assert depthwise.filter_shape == (7, 7, 1, 384)
     assert depthwise.macs == 14 * 14 * 384 * 49
     assert Problem.from_json(depthwise.to_json()) == depthwise
+    volume = Problem(Layer(3, 7, 8, 16, stride=2, dims=3), 5, "forward")
+    assert volume.input_shape == (5, 7, 7, 7, 8)
+    assert volume.filter_shape == (3, 3, 3, 8, 16)
+    assert volume.output_shape == (5, 4, 4, 4, 16)
+    assert volume.macs == 5 * 4**3 * 16 * 27 * 8
 
 
 @pytest.mark.parametrize("layer", SMALL, ids=str)
 def test_pads_give_the_output(layer):
     before, after = layer.pads
-    assert 0 <= after - before <= 1
+    assert 0 <= after - before <= 1 or (layer.padding, after) == ("causal", 0)
     padded = layer.size + before + after
-    assert (padded - layer.kernel) // layer.stride + 1 == layer.output_size
+    reach = (layer.kernel - 1) * layer.dilation + 1
+    assert (padded - reach) // layer.stride + 1 == layer.output_size
 
 
 # Calls.

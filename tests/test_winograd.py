@@ -10,7 +10,7 @@ import tensorflow as tf
 from acceptance import takes
 from problems import CASES, PASSES, Case, judged, magnitude
 from reference import assert_accurate
-from tiling import outputs_of, spoiled, tolerance
+from tiling import outputs_of, spoiled, taps_a_stride, tolerance
 
 import kconv
 from kconv import native
@@ -40,11 +40,12 @@ def same(size, kernel, channels, filters, **options):
     return Case(size, kernel, channels, filters, padding=pads, **options)
 
 
-# Accuracy, as a part of the largest value, for kernels of 3 and 5 taps.
+# Accuracy, as a part of the largest value, for kernels of so many taps and strides.
 
+KERNELS = ((3, 1), (5, 1), (2, 1), (4, 2), (3, 2))
 LIMITS = {
-    "winograd:f2": {3: 1e-6, 5: 3e-6},
-    "winograd:f4": {3: 4e-6, 5: 1e-5},
+    "winograd:f2": {3: 1e-6, 5: 3e-6, 2: 1e-6},
+    "winograd:f4": {3: 4e-6, 5: 1e-5, 2: 3e-6},
     "winograd:f6": {3: 3e-5},
 }
 # What is done to the operands before: sums of large numbers round more, and relative to
@@ -56,11 +57,12 @@ SCALES = {
 }
 
 
-@pytest.fixture(scope="module", params=itertools.product((3, 5), (64, 512), PASSES))
+@pytest.fixture(scope="module", params=itertools.product(KERNELS, (64, 512), PASSES))
 def problem(request):
     """A case, a pass, and for each scale its operands and the exact result."""
-    taps, channels, pass_ = request.param
-    case = same((24, 25) if channels == 64 else (12, 11), (taps,) * 2, *[channels] * 2)
+    (taps, stride), channels, pass_ = request.param
+    size = (24, 25) if channels == 64 else (12, 11)
+    case = same(size, (taps,) * 2, *[channels] * 2, strides=(stride,) * 2)
     a, b = case.operands(pass_)
     scaled = {
         name: (scale(a), scale(b) if name == "small" else b)
@@ -80,7 +82,7 @@ def problem(request):
 @every_variant
 def test_error_is_within_the_limit(problem, algorithm, isa):
     case, pass_, scaled = problem
-    limit = LIMITS[algorithm].get(case.kernel_size[0])
+    limit = LIMITS[algorithm].get(taps_a_stride(case)[0])
     assert (limit is not None) == takes(algorithm, case, "float32")
     if limit is None:
         return
@@ -150,10 +152,41 @@ SHAPES = {
     "many_tiles_of_many_channels": same((64, 66), (3, 3), 260, 8),
     "many_tiles_of_many_filters": same((64, 66), (3, 3), 8, 260),
     "many_taps_and_channels": same((30, 31), (11, 3), 90, 33),
+    "2_taps": same((11, 14), (2, 2), 6, 9),
+    "2_taps_1d_dilated": Case((37,), (2,), 6, 9, batch=2, dilation_rate=(4,)),
+    "strides": same((13, 15), (4, 4), 6, 9, strides=(2, 2), batch=2),
+    "strides_of_odd_kernel": same((12, 11), (3, 3), 9, 6, strides=(2, 2)),
+    "strides_padded_like_tensorflow": Case(
+        (12, 16), (3, 3), 9, 6, strides=(2, 2), padding=((0, 1), (0, 1))
+    ),
+    "strides_beyond_padding": Case(
+        (9, 6), (4, 3), 5, 7, strides=(2, 2), padding=((7, 3), (0, 9))
+    ),
+    "strides_of_5_taps": same((15, 17), (9, 10), 4, 5, strides=(2, 2)),
+    "strides_of_one_axis": same((13, 12), (3, 3), 5, 7, strides=(1, 2)),
+    "strides_of_taps": Case(
+        (14, 9), (7, 3), 5, 7, strides=(4, 1), padding=((3, 2), (1, 1))
+    ),
+    "strides_beside_dilation": Case(
+        (14, 15), (4, 2), 5, 7, strides=(2, 1), dilation_rate=(1, 3)
+    ),
+    "wide_strides": same((19, 23), (8, 7), 5, 6, strides=(4, 3)),
+    "strides_that_skip_inputs": Case((14, 13), (4, 4), 5, 6, strides=(2, 2)),
+    "strides_1d": same((41,), (4,), 5, 7, strides=(2,), batch=2),
+    "strides_volume": same((7, 8, 9), (3, 3, 3), 4, 5, strides=(2, 2, 2)),
+    "strides_groups": same((12, 14), (4, 4), 120, 150, strides=(2, 2), groups=30),
+    "strides_batch_0": same((8, 8), (4, 4), 4, 5, strides=(2, 2), batch=0),
+    "strides_empty_axis": Case((0, 8, 8), (2, 4, 4), 4, 5, strides=(2, 2, 2)),
+    "strides_many_channels": same((14, 12), (4, 4), 140, 40, strides=(2, 2)),
+    "strides_many_tiles": same((92, 70), (4, 3), 6, 9, strides=(2, 2), batch=2),
+    "strides_many_tiles_and_channels": same((66, 64), (3, 3), 260, 8, strides=(2, 2)),
 }
 SHAPES |= {
     f"{name}_channels_first": dataclasses.replace(SHAPES[name], layout="channels_first")
-    for name in ("partial_tiles", "dilation_beyond_image", "volume", "many_groups")
+    for name in (
+        *("partial_tiles", "dilation_beyond_image", "volume", "many_groups"),
+        *("strides", "strides_volume"),
+    )
 }
 
 
@@ -162,7 +195,7 @@ SHAPES |= {
 @pytest.mark.parametrize("case", SHAPES.values(), ids=SHAPES)
 def test_shapes(case, algorithm, pass_):
     if not takes(algorithm, case, "float32"):
-        assert algorithm == "winograd:f6" and case.kernel_size[-1] == 5
+        assert algorithm == "winograd:f6" and 3 not in taps_a_stride(case)
         return
     for dtype in ("float32", "bfloat16", "float16"):
         (a, b), expected = judged(case, pass_, dtype, algorithm=algorithm)
@@ -196,6 +229,10 @@ POISONED = {
     "dilated": Case((15, 17), (3, 3), 5, 6, dilation_rate=(3, 2)),
     "grouped": same((9, 8), (3, 3), 10, 8, groups=2),
     "by_rows": same((15, 11), (2, 5), 5, 6, layout="channels_first"),
+    "strided": same((23, 26), (4, 3), 5, 6, strides=(2, 2)),
+    "strided_by_rows": Case(
+        (15, 22), (3, 5), 5, 6, strides=(3, 2), padding=((1, 0), (3, 1))
+    ),
 }
 
 
@@ -205,7 +242,7 @@ POISONED = {
 @pytest.mark.parametrize("case", POISONED.values(), ids=POISONED)
 def test_nan_stays_in_the_tiles_that_read_it(case, algorithm, pass_, isa):
     if not takes(algorithm, case, "float32"):
-        assert algorithm == "winograd:f6" and case.kernel_size[-1] == 5
+        assert algorithm == "winograd:f6" and 3 not in taps_a_stride(case)
         return
     a, b = case.operands(pass_)
     rng = np.random.default_rng(0)
@@ -238,10 +275,24 @@ def test_nan_of_a_filter_stays_in_its_channel(algorithm):
 # Who is refused.
 
 REFUSED = {
-    "strides": (Case((9, 9), (3, 3), 4, 4, strides=(1, 2)), "float32", "strides of 1"),
+    "wide strides": (
+        Case((9, 9), (3, 3), 4, 4, strides=(1, 4)),
+        "float32",
+        "strides up to the kernel's size",
+    ),
+    "strides and dilation": (
+        Case((9, 9), (3, 3), 4, 4, strides=(1, 2), dilation_rate=(1, 2)),
+        "float32",
+        "no axis with both strides and dilation",
+    ),
+    "2x2 with strides": (
+        Case((8, 8), (2, 2), 4, 4, strides=(2, 2)),
+        "float32",
+        "an axis of 2, 3 or 5 taps a stride",
+    ),
     "float64": (Case((9, 9), (3, 3), 4, 4), "float64", "float32, bfloat16 and float16"),
-    "1x1": (Case((9, 9), (1, 1), 4, 4), "float32", "an axis of 3 or 5 taps"),
-    "7x7": (Case((9, 9), (7, 7), 4, 4), "float32", "an axis of 3 or 5 taps"),
+    "1x1": (Case((9, 9), (1, 1), 4, 4), "float32", "an axis of 2, 3 or 5 taps"),
+    "7x7": (Case((9, 9), (7, 7), 4, 4), "float32", "an axis of 2, 3 or 5 taps"),
     "few channels": (Case((9, 9), (3, 3), 3, 8), "float32", "fewer than 4 channels"),
     "few filters": (
         Case((9, 9), (3, 3), 8, 6, groups=2),
@@ -249,7 +300,7 @@ REFUSED = {
         "fewer than 4 channels",
     ),
     "one output": (Case((9, 3), (3, 3), 8, 8), "float32", "one pixel along an axis"),
-    "2x4": (Case((9, 9), (2, 4), 4, 4), "bfloat16", "an axis of 3 or 5 taps"),
+    "4x4": (Case((9, 9), (4, 4), 4, 4), "bfloat16", "an axis of 2, 3 or 5 taps"),
 }
 
 
@@ -265,11 +316,12 @@ def test_refusals(case, dtype, sentence):
 
 
 @every_pass
-def test_f6_refuses_5_taps_and_its_family_does_not(pass_):
-    problem = Case((9, 9), (5, 5), 4, 4).problem(core, pass_)
-    with pytest.raises(ValueError, match="winograd:f6 takes kernels of 3 taps only"):
-        problem.choose(algorithm="winograd:f6")
-    assert problem.choose(algorithm="winograd") in ("winograd:f2", "winograd:f4")
+def test_f6_takes_3_taps_only_and_its_family_does_not(pass_):
+    for kernel, strides in (((5, 5), (1, 1)), ((2, 2), (1, 1)), ((4, 4), (2, 2))):
+        problem = Case((9, 9), kernel, 4, 4, strides=strides).problem(core, pass_)
+        with pytest.raises(ValueError, match="f6 takes kernels of 3 taps only"):
+            problem.choose(algorithm="winograd:f6")
+        assert problem.choose(algorithm="winograd") in ("winograd:f2", "winograd:f4")
     # An axis of 3 taps is transformed, and that of 5 is not.
     problem = Case((9, 9), (5, 3), 4, 4).problem(core, pass_)
     assert problem.choose(algorithm="winograd:f6") == "winograd:f6"

@@ -29,10 +29,16 @@ def outputs_of(algorithm):
     return int(variant) if family == "winograd" and variant else None
 
 
+def taps_a_stride(case):
+    """The r of each axis: every s-th tap belongs together, and so every s-th pixel."""
+    axes = zip(case.kernel_size, case.strides, strict=True)
+    return [-(-kernel // stride) for kernel, stride in axes]
+
+
 def transformed_axes(case):
-    """The axes that a tile extends over: the last two of 3 taps, or else of 5."""
-    for taps in (3, 5):
-        axes = [i for i, k in enumerate(case.kernel_size) if k == taps]
+    """The axes that a tile extends over: the last two of 3 taps, or of 5, or of 2."""
+    for taps in (3, 5, 2):
+        axes = [i for i, r in enumerate(taps_a_stride(case)) if r == taps]
         if axes:
             return axes[-2:]
     return []
@@ -70,7 +76,7 @@ def magnitude(algorithm, case, pass_, a, b):
     `reference.ROUNDINGS` allows 4.
     """
     m, axes = outputs_of(algorithm), transformed_axes(case)
-    r = case.kernel_size[axes[0]]
+    r = taps_a_stride(case)[axes[0]]
     if pass_ == "filter_gradient":
         m, r = r, m
     return amplification(m, r) ** len(axes) * _largest_sum(case, pass_, a, b)
@@ -85,9 +91,21 @@ def _largest_sum(case, pass_, a, b):
     if pass_ == "filter_gradient":
         sums = _of_channels(case, np.sum, b).reshape(groups, -1)
         return (peaks.max(axis=1) * sums.max(axis=1)).max()
-    taps = b.reshape(-1, b.shape[-2], groups, b.shape[-1] // groups).sum(axis=0)
-    subscripts = "igo,gi->go" if pass_ == "forward" else "igo,go->gi"
-    return np.einsum(subscripts, taps, peaks).max()
+    if pass_ == "forward":
+        return np.einsum("igo,gi->go", _sum_of_taps(b, groups), peaks).max()
+    # An input meets every s-th tap only.
+    residues = (
+        b[tuple(slice(v, None, s) for v, s in zip(residue, case.strides, strict=True))]
+        for residue in np.ndindex(*case.strides)
+    )
+    return max(
+        np.einsum("igo,go->gi", _sum_of_taps(taps, groups), peaks).max()
+        for taps in residues
+    )
+
+
+def _sum_of_taps(b, groups):
+    return b.reshape(-1, b.shape[-2], groups, b.shape[-1] // groups).sum(axis=0)
 
 
 def _of_channels(case, reduce, x):
@@ -99,7 +117,8 @@ def spoiled(algorithm, case, pass_, place):
     """Which results a NaN or infinity of the first operand may spoil.
 
     All outputs, of the same group, of every tile that reads it; of the filter gradient,
-    all taps along the tile's axes.
+    all taps along the tile's axes, with a stride every s-th. A tile reads what any of
+    its outputs does, be it within the image or not.
 
     Args:
         algorithm: Name of one of Winograd's algorithms.
@@ -119,17 +138,23 @@ def spoiled(algorithm, case, pass_, place):
     results = case.input_size if backwards else case.output_size
     masks = []
     for i, q in enumerate(pixel):
-        taps, d = case.kernel_size[i], case.dilation_rate[i]
+        d, s = case.dilation_rate[i], case.strides[i]
         before = case.padding[i][0]
-        offset = before - (taps - 1) * d if backwards else -before
-        p, t = np.ogrid[: results[i], :taps]
+        p, t = np.ogrid[: results[i], : case.kernel_size[i]]
+        # The outputs of the tile that holds p: neighbours within their phase.
+        step = s if backwards and s > 1 else d if s == 1 else 1
+        start, count = p, 1
         if i in axes:
-            # The phase of a pixel, and the first one of its tile in there.
-            start = p % d + p // d // m * m * d
-            reads = np.isin(q - start - offset, d * np.arange(m + taps - 1))
-            reads = reads & (t >= 0)
-        else:
-            reads = p + offset + t * d == q
+            start, count = p % step + p // step // m * m * step, m
+        reads = False
+        for output in (start + j * step for j in range(count)):
+            place_of_output, place_of_input = (q, output) if backwards else (output, q)
+            reads = reads | (place_of_output * s + t * d - before == place_of_input)
+        if i in axes:
+            # Of the filter gradient all taps that ever meet this pixel.
+            reads = reads.any(axis=1, keepdims=True) & (
+                (t - q - before) % s == 0 if pass_ == "filter_gradient" else t >= 0
+            )
         masks.append(reads.any(axis=0 if pass_ == "filter_gradient" else 1))
     mask = functools.reduce(np.multiply.outer, masks)
     groups = case.groups

@@ -79,18 +79,27 @@ def stock(problem):
     """A function of the operands that runs TensorFlow's own kernel.
 
     TensorFlow computes groups with oneDNN, or compiled by XLA; otherwise the function
-    raises an error.
+    raises an error. Of one dimension, which has no kernels of its own, it runs what
+    Keras does.
     """
-    strides = [1, problem.layer.stride, problem.layer.stride, 1]
-    options = {"strides": strides, "padding": "SAME"}
+    dims = problem.layer.dims
+    if dims == 1:
+        return _stock_1d(problem)
+    options = {"strides": [1, *[problem.layer.stride] * dims, 1], "padding": "SAME"}
     name = "DepthwiseConv2dNative" if problem.layer.kind == "depthwise" else "Conv2D"
+    names = {pass_: name + suffix for pass_, suffix in _SUFFIXES.items()}
+    if dims == 3:
+        names = {
+            "forward": "Conv3D",
+            "input_gradient": "Conv3DBackpropInputV2",
+            "filter_gradient": "Conv3DBackpropFilterV2",
+        }
+    run = getattr(tf.raw_ops, names[problem.pass_])
 
     def forward(image, kernel):
-        run = getattr(tf.raw_ops, name)
         return run(input=image, filter=kernel, **options)
 
     def input_gradient(gradient, kernel):
-        run = getattr(tf.raw_ops, f"{name}BackpropInput")
         return run(
             input_sizes=problem.input_shape,
             filter=kernel,
@@ -99,13 +108,47 @@ def stock(problem):
         )
 
     def filter_gradient(image, gradient):
-        run = getattr(tf.raw_ops, f"{name}BackpropFilter")
         return run(
             input=image,
             filter_sizes=_stock_filter_shape(problem),
             out_backprop=gradient,
             **options,
         )
+
+    return {
+        "forward": forward,
+        "input_gradient": input_gradient,
+        "filter_gradient": filter_gradient,
+    }[problem.pass_]
+
+
+_SUFFIXES = {
+    "forward": "",
+    "input_gradient": "BackpropInput",
+    "filter_gradient": "BackpropFilter",
+}
+
+
+def _stock_1d(problem):
+    layer = problem.layer
+
+    def forward(image, kernel):
+        padded = tf.pad(image, [[0, 0], layer.pads, [0, 0]])
+        return tf.nn.convolution(padded, kernel, dilations=layer.dilation)
+
+    def derived(image, kernel, gradient, of):
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(of)
+            output = forward(image, kernel)
+        return tape.gradient(output, of, gradient)
+
+    def input_gradient(gradient, kernel):
+        image = tf.zeros(problem.input_shape, problem.dtype)
+        return derived(image, kernel, gradient, image)
+
+    def filter_gradient(image, gradient):
+        kernel = tf.zeros(problem.filter_shape, problem.dtype)
+        return derived(image, kernel, gradient, kernel)
 
     return {
         "forward": forward,
@@ -130,8 +173,9 @@ def kconv(problem, algorithm):
     shapes = problem.input_shape, problem.filter_shape
     options = {
         "strides": problem.layer.stride,
-        "padding": "same",
+        "padding": problem.layer.padding,
         "data_format": "channels_last",
+        "dilation_rate": problem.layer.dilation,
     }
     asked = {"dtype": problem.dtype, "pass_": problem.pass_}
     rows = ops.explain(*shapes, **options, **asked).candidates

@@ -9,7 +9,10 @@ DTYPES = ("float32", "float64", "bfloat16", "float16")
 
 @dataclasses.dataclass(frozen=True)
 class Layer:
-    """A convolution of square images, padding "same"."""
+    """A convolution alike along all axes: padding "same", in one dimension "causal".
+
+    `size` and `kernel` are those of an axis.
+    """
 
     kernel: int
     size: int
@@ -17,29 +20,40 @@ class Layer:
     out_channels: int
     stride: int = 1
     groups: int = 1
+    dims: int = 2
+    dilation: int = 1
 
     @property
     def kind(self):
-        """What sort of layer: "depthwise", "grouped", or the kernel's size, "3x3"."""
+        """What sort of layer: a key of `LAYERS`."""
+        if self.dims != 2:
+            return f"{self.dims}d"
         if self.groups == 1:
-            return self.kernel_name
+            return "strided" if self.stride > 1 else self.kernel_name
         return "depthwise" if self.groups == self.in_channels else "grouped"
 
     @property
     def kernel_name(self):
         """The kernel's size, "3x3"."""
-        return f"{self.kernel}x{self.kernel}"
+        return "x".join([str(self.kernel)] * self.dims)
+
+    @property
+    def padding(self):
+        """The name of the padding."""
+        return "causal" if self.dims == 1 else "same"
 
     @property
     def output_size(self):
-        """Height and width of the output."""
+        """Size of the output along each axis."""
         return -(-self.size // self.stride)
 
     @property
     def pads(self):
-        """Pixels before and after, in height and in width: the odd one after."""
-        needed = (self.output_size - 1) * self.stride + self.kernel - self.size
-        total = max(needed, 0)
+        """Pixels before and after, along each axis: the odd one after."""
+        reach = (self.kernel - 1) * self.dilation + 1
+        if self.padding == "causal":
+            return reach - 1, 0
+        total = max((self.output_size - 1) * self.stride + reach - self.size, 0)
         return total // 2, total - total // 2
 
     @property
@@ -48,13 +62,16 @@ class Layer:
         return dataclasses.replace(self, groups=1)
 
     def __str__(self):
-        words = [f"{self.size}x{self.size} {self.in_channels}→{self.out_channels}"]
+        size = "x".join([str(self.size)] * self.dims)
+        words = [f"{size} {self.in_channels}→{self.out_channels}"]
         if self.kind == "depthwise":
             words.append("dw")
         elif self.kind == "grouped":
             words.append(f"in {self.groups} groups")
         if self.stride > 1:
             words.append(f"stride {self.stride}")
+        if self.dilation > 1:
+            words.append(f"dilation {self.dilation}")
         return " ".join(words)
 
 
@@ -108,12 +125,54 @@ LAYERS_GROUPED = (
     Layer(1, 28, 240, 240, groups=3),
 )
 
+# The downsampling layers of DCGAN and pix2pix (4x4), of ResNet and of U-Nets. The input
+# gradient is the transposed convolution that takes the image up again.
+LAYERS_STRIDED = (
+    Layer(4, 128, 64, 128, stride=2),
+    Layer(4, 64, 64, 128, stride=2),
+    Layer(4, 32, 128, 256, stride=2),
+    Layer(4, 16, 256, 512, stride=2),
+    Layer(4, 8, 512, 1024, stride=2),
+    Layer(3, 128, 64, 64, stride=2),
+    Layer(3, 56, 64, 128, stride=2),
+    Layer(3, 56, 128, 128, stride=2),
+    Layer(3, 28, 256, 256, stride=2),
+    Layer(3, 14, 512, 512, stride=2),
+    Layer(2, 128, 64, 128, stride=2),
+    Layer(2, 64, 128, 256, stride=2),
+    Layer(2, 32, 256, 512, stride=2),
+)
+
+
+def _causal(kernel, channels, dilation, size=8192):
+    return Layer(kernel, size, channels, channels, dims=1, dilation=dilation)
+
+
+# WaveNet.
+LAYERS_1D = (
+    *(_causal(2, 32, dilation) for dilation in (1, 16, 512)),
+    *(_causal(2, 64, dilation) for dilation in (1, 16, 512)),
+    *(_causal(3, 128, dilation) for dilation in (1, 16, 512)),
+)
+
+# 3D U-Net.
+LAYERS_3D = (
+    Layer(3, 32, 16, 32, dims=3),
+    Layer(3, 16, 64, 64, dims=3),
+    Layer(3, 32, 32, 64, stride=2, dims=3),
+    Layer(3, 16, 64, 128, stride=2, dims=3),
+    Layer(2, 32, 32, 64, stride=2, dims=3),
+)
+
 # By kind, in the order of the report.
 LAYERS = {
     "3x3": LAYERS_3X3,
     "1x1": LAYERS_1X1,
     "depthwise": LAYERS_DEPTHWISE,
     "grouped": LAYERS_GROUPED,
+    "strided": LAYERS_STRIDED,
+    "1d": LAYERS_1D,
+    "3d": LAYERS_3D,
 }
 ALL = "all"
 
@@ -129,28 +188,28 @@ class Problem:
 
     @property
     def input_shape(self):
-        """(batch, height, width, channels) of the layer's input."""
+        """(batch, *size, channels) of the layer's input."""
         layer = self.layer
-        return (self.batch, layer.size, layer.size, layer.in_channels)
+        return (self.batch, *[layer.size] * layer.dims, layer.in_channels)
 
     @property
     def filter_shape(self):
-        """(height, width, in_channels // groups, out_channels)."""
+        """(*kernel, in_channels // groups, out_channels)."""
         layer = self.layer
         channels = layer.in_channels // layer.groups
-        return (layer.kernel, layer.kernel, channels, layer.out_channels)
+        return (*[layer.kernel] * layer.dims, channels, layer.out_channels)
 
     @property
     def output_shape(self):
-        """(batch, height, width, channels) of the layer's output."""
+        """(batch, *size, channels) of the layer's output."""
         layer = self.layer
-        return (self.batch, layer.output_size, layer.output_size, layer.out_channels)
+        return (self.batch, *[layer.output_size] * layer.dims, layer.out_channels)
 
     @property
     def macs(self):
         """Multiply-accumulates, padding counted as work."""
         # Every output is a sum over the taps of its filter.
-        return math.prod(self.output_shape) * math.prod(self.filter_shape[:3])
+        return math.prod(self.output_shape) * math.prod(self.filter_shape[:-1])
 
     @property
     def dense(self):

@@ -78,8 +78,8 @@ def make_call(torch, problem, memory_format, tensor):
         problem: A `Problem`.
         memory_format: "contiguous_format" or "channels_last".
         tensor: A function that returns a tensor of a shape; it is asked for the image,
-            (batch, channels, height, width), the filter, (out_channels, channels,
-            height, width), and the gradient by the output.
+            (batch, channels, *size), the filter, (out_channels, channels, *kernel), and
+            the gradient by the output.
 
     Returns:
         A function of the two operands that the pass takes, and the operands. Where the
@@ -91,20 +91,23 @@ def make_call(torch, problem, memory_format, tensor):
     padding = before
     image = tensor(_channels_first(problem.input_shape))
     if before != after:
-        image = torch.nn.functional.pad(image, (before, after, before, after))
+        image = torch.nn.functional.pad(image, (before, after) * layer.dims)
         padding = 0
-    height, width, channels, filters = problem.filter_shape
+    *size, channels, filters = problem.filter_shape
     operands = {
         "image": image,
-        "kernel": tensor((filters, channels, height, width)),
+        "kernel": tensor((filters, channels, *size)),
         "gradient": tensor(_channels_first(problem.output_shape)),
     }
+    if memory_format == "channels_last" and layer.dims != 2:
+        # In one dimension PyTorch knows no other.
+        memory_format = {1: "contiguous_format", 3: "channels_last_3d"}[layer.dims]
     operands = {
         name: operand.contiguous(memory_format=getattr(torch, memory_format))
         for name, operand in operands.items()
     }
     image, kernel, gradient = operands.values()
-    conv2d = torch.nn.functional.conv2d
+    conv = getattr(torch.nn.functional, f"conv{layer.dims}d")
     backward = torch.ops.aten.convolution_backward
 
     def derive(image, kernel, gradient, mask):
@@ -113,17 +116,18 @@ def make_call(torch, problem, memory_format, tensor):
             image,
             kernel,
             None,  # sizes of the bias
-            [layer.stride] * 2,
-            [padding] * 2,
-            [1, 1],  # dilation
+            [layer.stride] * layer.dims,
+            [padding] * layer.dims,
+            [layer.dilation] * layer.dims,
             False,  # transposed
-            [0, 0],  # padding of a transposed one
+            [0] * layer.dims,  # padding of a transposed one
             layer.groups,
             mask,
         )
 
     def forward(image, kernel):
-        return conv2d(image, kernel, None, layer.stride, padding, 1, layer.groups)
+        options = layer.stride, padding, layer.dilation, layer.groups
+        return conv(image, kernel, None, *options)
 
     def input_gradient(gradient, kernel):
         return derive(image, kernel, gradient, [True, False, False])[0]
@@ -139,8 +143,8 @@ def make_call(torch, problem, memory_format, tensor):
 
 
 def _channels_first(shape):
-    batch, height, width, channels = shape
-    return batch, channels, height, width
+    batch, *size, channels = shape
+    return batch, channels, *size
 
 
 if __name__ == "__main__":

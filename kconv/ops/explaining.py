@@ -68,9 +68,9 @@ def explain(
     >>> print(kconv.ops.explain((1, 7, 7, 512), (1, 1, 512, 2048)))
     forward of (1, 7, 7, 512) * (1, 1, 512, 2048), float32
       depthwise    depthwise takes one input channel a group only.
-      winograd:f4  winograd takes kernels with an axis of 3 or 5 taps only.
-      winograd:f6  winograd takes kernels with an axis of 3 or 5 taps only.
-      winograd:f2  winograd takes kernels with an axis of 3 or 5 taps only.
+      winograd:f4  winograd takes kernels with an axis of 2, 3 or 5 taps a stride only.
+      winograd:f6  winograd takes kernels with an axis of 2, 3 or 5 taps a stride only.
+      winograd:f2  winograd takes kernels with an axis of 2, 3 or 5 taps a stride only.
       grouped      grouped takes more than one group only.
     > gemm               1.27 ms on one core, workspace 656 KiB
       direct            4.284 ms on one core, workspace 0 KiB

@@ -33,6 +33,32 @@ int64_t Workspace(const Problem& problem, Isa isa, int threads) {
 // few channels, and as one packed element. Measured on Zen 3.
 constexpr double kMacsPerPatch = 480;
 constexpr double kMacsPerPackedElement = 75;
+// The same of an element of a patch that is copied, and of one that is read
+// where it lies.
+constexpr double kMacsPerCopiedElement = 25;
+constexpr double kMacsPerElement = 5;
+// A filter that does not fit the second-level cache is read anew for each block
+// of rows; an element of it takes as long as so many.
+constexpr double kMacsPerFilterElement = 15;
+constexpr int64_t kCachedFilterElements = 1 << 18;
+
+// Whether patches are read where they lie; image_pass.cc has the exact rule.
+bool ReadsInPlace(const Problem& problem) {
+  const ConvShape& s = problem.shape;
+  const bool forward = problem.pass != Pass::kInputGradient;
+  const int64_t channels = forward ? s.GroupInChannels() : s.GroupOutChannels();
+  int64_t taps = 1, strips = 1;
+  for (int i = 0; i < kMaxSpatialDims; ++i) {
+    const int64_t met =
+        forward ? s.kernel[i] : CeilDivide(s.kernel[i], s.stride[i]);
+    const bool joined =
+        i == kMaxSpatialDims - 1 && s.groups == 1 && s.dilation[i] == 1;
+    (joined ? taps : strips) *= met;
+  }
+  return problem.dtype == DType::kFloat32 &&
+         s.layout == Layout::kChannelsLast &&
+         (strips == 1 || taps * channels >= gemm::kDepth<float> / 2);
+}
 
 // Multiply-accumulates at the micro-kernel's speed, lanes without a column
 // counted as work, and the copies of both operands.
@@ -53,13 +79,14 @@ double Cost(const Problem& problem, const Cpu& cpu, Isa isa) {
   const double padded = static_cast<double>(RoundUp(columns, lanes)) /
                         static_cast<double>(columns);
   const double macs = problem.Macs() * padded;
-  // Each group copies its own patches; one copied element costs about as much
-  // as forty multiply-adds, a call of the kernel as ten thousand.
+  // Each group copies its own patches; a call of the kernel costs about as much
+  // as ten thousand multiply-adds.
   const double patches =
       static_cast<double>(s.batch * s.OutputPixels() * s.groups) *
       static_cast<double>(s.KernelTaps());
-  double copies = (s.KernelTaps() > 1 ? 40 : 10) * problem.Macs() /
-                  static_cast<double>(columns);
+  double copies =
+      (ReadsInPlace(problem) ? kMacsPerElement : kMacsPerCopiedElement) *
+      problem.Macs() / static_cast<double>(columns);
   if (s.layout == Layout::kChannelsFirst &&
       problem.pass != Pass::kFilterGradient) {
     // Pixels are columns: their patches are packed, element by element.
@@ -71,11 +98,19 @@ double Cost(const Problem& problem, const Cpu& cpu, Isa isa) {
     // Few channels do not make up for what a patch takes by itself.
     copies = std::max(copies, kMacsPerPatch * patches);
   }
+  if (problem.pass != Pass::kFilterGradient &&
+      s.FilterElements() > kCachedFilterElements) {
+    copies += kMacsPerFilterElement * static_cast<double>(s.FilterElements()) *
+              static_cast<double>(
+                  CeilDivide(s.batch * s.OutputPixels(), gemm::kPackedRows));
+  }
   const double groups = static_cast<double>(s.groups);
   const double peak = cpu.PeakMacs(isa, bytes);
   // Of the peak: measured on Zen 3. With AVX-512 a guess, for cores that take
   // 512 bits in two halves.
-  const double efficiency = isa == Isa::kAvx512 ? 0.45 : 0.85;
+  const double efficiency = isa == Isa::kAvx512                     ? 0.45
+                            : problem.pass == Pass::kFilterGradient ? 0.74
+                                                                    : 0.85;
   return 5e-6 + (macs / efficiency + copies + 1e4 * groups) / peak;
 }
 

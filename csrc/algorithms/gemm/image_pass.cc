@@ -126,6 +126,11 @@ class ImagePass {
       }
     }
     covered_ = Covers(d, 0) && Covers(h, 1) && Covers(w, 2);
+    const int64_t count = static_cast<int64_t>(phases_.size());
+    alternate_ = true;
+    for (int64_t i = 0; i < count; ++i) {
+      alternate_ &= phases_[i].first_task * count == tasks_ * i;
+    }
   }
 
   void Run(Context* ctx) {
@@ -141,20 +146,29 @@ class ImagePass {
               phases_.begin(), phases_.end(), begin,
               [](int64_t t, const Phase& p) { return t < p.first_task; }));
           for (int64_t task = begin; task < end; ++task) {
+            if (alternate_) {
+              const int64_t count = static_cast<int64_t>(phases_.size());
+              RunTask(phases_[task % count], task / count, &scratch);
+              continue;
+            }
             while (phase + 1 != phases_.end() &&
                    task >= (phase + 1)->first_task) {
               ++phase;
             }
-            if (shape_.layout == Layout::kChannelsLast) {
-              RunPixelRows(*phase, task - phase->first_task, &scratch);
-            } else {
-              RunChannelRows(*phase, task - phase->first_task, &scratch);
-            }
+            RunTask(*phase, task - phase->first_task, &scratch);
           }
         });
   }
 
  private:
+  void RunTask(const Phase& phase, int64_t task, Scratch<Sum>* scratch) {
+    if (shape_.layout == Layout::kChannelsLast) {
+      RunPixelRows(phase, task, scratch);
+    } else {
+      RunChannelRows(phase, task, scratch);
+    }
+  }
+
   // Tap k reaches the input pixels k * dilation - pad modulo the stride; where
   // the stride exceeds the kernel the others are met by no tap.
   std::vector<int64_t> PhasesWithTaps(int dim) const {
@@ -521,6 +535,9 @@ class ImagePass {
   Element* target_;
   std::vector<Phase> phases_;
   int64_t tasks_ = 0;
+  // Whether phases take turns: they read the same pixels, and write neighbours.
+  // Not so where some have more tasks than others.
+  bool alternate_ = false;
   bool covered_ = true;  // whether the phases reach every pixel of the target
 };
 

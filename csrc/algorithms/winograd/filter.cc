@@ -12,11 +12,15 @@ int64_t TapsOf(const Tiling& tiling) {
   return tiling.dims() == 2 ? taps * taps : taps;
 }
 
-// Elements of the filter before a tap of the transformed axes.
-int64_t TapOffset(const ConvShape& shape, const Tiling& tiling, int64_t tap) {
-  const int64_t row = tap / tiling.taps, column = tap % tiling.taps;
-  return (row > 0 ? row * TapStep(shape, tiling.row_axis) : 0) +
-         column * TapStep(shape, tiling.column_axis);
+// Elements of the filter from the first tap of the transformed axes to another.
+int64_t TapOffset(const Tiling& tiling, int64_t tap) {
+  return tap / tiling.taps * tiling.RowStep() +
+         tap % tiling.taps * tiling.ColumnStep();
+}
+
+// Whether there is a tap.
+bool IsWithin(const Tiling& tiling, const Tiling::Extent& there, int64_t tap) {
+  return tap / tiling.taps < there.rows && tap % tiling.taps < there.columns;
 }
 
 // Channels whose taps are packed at a time: few enough for the scratch.
@@ -63,8 +67,8 @@ void PrepareTaps(const ConvShape& shape, Isa isa, const void* elements,
   const Tiling tiling(shape, Pass::kForward, 2);
   for (int64_t outer = 0; outer < order.outer_taps; ++outer) {
     for (int64_t tap = 0; tap < order.taps; ++tap) {
-      const Element* row = filter + tiling.OuterTapOffset(shape, outer) +
-                           TapOffset(shape, tiling, tap);
+      const Element* row =
+          filter + tiling.FilterOffset(0, outer) + TapOffset(tiling, tap);
       for (int64_t c = 0; c < order.channels; ++c, row += shape.out_channels) {
         for (int64_t group = 0; group < order.groups; ++group) {
           const Element* from = row + group * order.columns;
@@ -114,39 +118,41 @@ FilterTransform<Element>::FilterTransform(const ImagePlan& plan,
 
 // The filter's element for a row and the first column of a part of U.
 template <typename Element>
-int64_t FilterTransform<Element>::Offset(int64_t group, int64_t part,
-                                         int64_t outer_tap,
-                                         int64_t channel) const {
-  const int64_t column = p_.columns.Begin(part);
+int64_t FilterTransform<Element>::Offset(const ImagePlan::Piece& piece,
+                                         int64_t chunk, int64_t channel) const {
+  const int64_t column = p_.columns.Begin(piece.part);
   const int64_t o = shape_.out_channels;
-  return group * shape_.GroupOutChannels() +
+  return piece.group * shape_.GroupOutChannels() +
          (p_.backwards ? channel + column * o : column + channel * o) +
-         p_.tiling.OuterTapOffset(shape_, outer_tap);
+         p_.tiling.FilterOffset(piece.variant, p_.OuterTap(chunk));
 }
 
 template <typename Element>
-void FilterTransform<Element>::Run(int64_t group, int64_t part, int64_t chunk,
+void FilterTransform<Element>::Run(const ImagePlan::Piece& piece, int64_t chunk,
                                    float* scratch, float* u) const {
-  if (prepared_ != nullptr) return RunPrepared(group, part, chunk, u);
-  const int64_t columns = p_.columns.Size(part);
+  if (prepared_ != nullptr) return RunPrepared(piece, chunk, u);
+  const int64_t columns = p_.columns.Size(piece.part);
   const int64_t first = p_.chunks.Begin(chunk % p_.chunks.count);
   const int64_t depth = p_.chunks.Size(chunk % p_.chunks.count);
   const int64_t o = shape_.out_channels;
   const int64_t taps = TapsOf(p_.tiling), stride = PieceStride(p_);
+  const Tiling::Extent there =
+      p_.tiling.Taps(piece.variant, p_.OuterTap(chunk));
   Tile<const float> tile = TapTile(p_.tiling, stride);
   for (int64_t begin = 0; begin < depth; begin += PieceOf(p_)) {
     const int64_t rows = std::min(PieceOf(p_), depth - begin);
-    const Element* from =
-        filter_ + Offset(group, part, chunk / p_.chunks.count, first + begin);
+    const Element* from = filter_ + Offset(piece, chunk, first + begin);
     // Each tap in panels of floats first: side by side the taps of a filter
     // would fall into one set of the cache where channels are a power of two.
-    // Backwards the filter is rotated: its taps are taken in the opposite
-    // order.
     for (int64_t tap = 0; tap < taps; ++tap) {
-      const int64_t to = p_.backwards ? taps - 1 - tap : tap;
+      float* to = scratch + tap * stride;
+      if (!IsWithin(p_.tiling, there, tap)) {
+        std::fill_n(to, rows * RoundUp(columns, p_.kernel.lanes), 0.0f);
+        continue;
+      }
       PackPanels(p_.kernel, {0, rows, rows}, columns,
-                 from + TapOffset(shape_, p_.tiling, tap), p_.backwards ? 1 : o,
-                 p_.backwards ? o : 1, scratch + to * stride);
+                 from + TapOffset(p_.tiling, tap), p_.backwards ? 1 : o,
+                 p_.backwards ? o : 1, to);
     }
     for (int64_t j = 0; j < columns; j += p_.kernel.panel) {
       const int64_t width =
@@ -161,17 +167,17 @@ void FilterTransform<Element>::Run(int64_t group, int64_t part, int64_t chunk,
 }
 
 template <typename Element>
-void FilterTransform<Element>::RunPrepared(int64_t group, int64_t part,
+void FilterTransform<Element>::RunPrepared(const ImagePlan::Piece& piece,
                                            int64_t chunk, float* u) const {
   const int64_t first = p_.chunks.Begin(chunk % p_.chunks.count);
   const int64_t depth = p_.chunks.Size(chunk % p_.chunks.count);
-  const int64_t columns = p_.columns.Size(part);
+  const int64_t columns = p_.columns.Size(piece.part);
   for (int64_t j = 0; j < columns; j += p_.kernel.panel) {
-    const int64_t column = p_.columns.Begin(part) + j;
+    const int64_t column = p_.columns.Begin(piece.part) + j;
     const int64_t width = order_.Width(column);
     Tile<const float> tile = TapTile(p_.tiling, width);
     tile.data = prepared_ +
-                order_.Offset(group, column, chunk / p_.chunks.count, first);
+                order_.Offset(piece.group, column, p_.OuterTap(chunk), first);
     for (int64_t c = 0; c < depth; ++c, tile.data += order_.taps * width) {
       p_.transforms.filter(tile, width, u + depth * j + c * width, p_.UPlane());
     }
@@ -179,27 +185,30 @@ void FilterTransform<Element>::RunPrepared(int64_t group, int64_t part,
 }
 
 template <typename Element>
-void FilterTransform<Element>::Fetch(int64_t group, int64_t part, int64_t chunk,
-                                     FetchList* list) const {
-  const int64_t outer_tap = chunk / p_.chunks.count;
+void FilterTransform<Element>::Fetch(const ImagePlan::Piece& piece,
+                                     int64_t chunk, FetchList* list) const {
+  const int64_t outer_tap = p_.OuterTap(chunk);
   const int64_t first = p_.chunks.Begin(chunk % p_.chunks.count);
   const int64_t depth = p_.chunks.Size(chunk % p_.chunks.count);
-  const int64_t columns = p_.columns.Size(part);
+  const int64_t columns = p_.columns.Size(piece.part);
   const int64_t taps = TapsOf(p_.tiling);
   if (prepared_ != nullptr) {
     for (int64_t j = 0; j < columns; j += p_.kernel.panel) {
-      const int64_t column = p_.columns.Begin(part) + j;
-      list->Add(prepared_ + order_.Offset(group, column, outer_tap, first),
-                taps * depth * order_.Width(column) * int64_t{sizeof(float)});
+      const int64_t column = p_.columns.Begin(piece.part) + j;
+      list->Add(
+          prepared_ + order_.Offset(piece.group, column, outer_tap, first),
+          taps * depth * order_.Width(column) * int64_t{sizeof(float)});
     }
     return;
   }
-  const Element* data = filter_ + Offset(group, part, outer_tap, first);
+  const Tiling::Extent there = p_.tiling.Taps(piece.variant, outer_tap);
+  const Element* data = filter_ + Offset(piece, chunk, first);
   const int64_t rows = p_.backwards ? columns : depth;
   const int64_t bytes =
       (p_.backwards ? depth : columns) * int64_t{sizeof(Element)};
   for (int64_t tap = 0; tap < taps; ++tap) {
-    const Element* at = data + TapOffset(shape_, p_.tiling, tap);
+    if (!IsWithin(p_.tiling, there, tap)) continue;
+    const Element* at = data + TapOffset(p_.tiling, tap);
     for (int64_t row = 0; row < rows; ++row, at += shape_.out_channels) {
       list->Add(at, bytes);
     }

@@ -56,16 +56,18 @@ class FilterTransform {
 
   // U of a chunk of channels, for a block of columns. The scratch holds
   // FilterTransformFloats floats.
-  void Run(int64_t group, int64_t part, int64_t chunk, float* scratch,
+  void Run(const ImagePlan::Piece& piece, int64_t chunk, float* scratch,
            float* u) const;
 
   // Lists what Run will read.
-  void Fetch(int64_t group, int64_t part, int64_t chunk, FetchList* list) const;
+  void Fetch(const ImagePlan::Piece& piece, int64_t chunk,
+             FetchList* list) const;
 
  private:
-  int64_t Offset(int64_t group, int64_t part, int64_t outer_tap,
+  int64_t Offset(const ImagePlan::Piece& piece, int64_t chunk,
                  int64_t channel) const;
-  void RunPrepared(int64_t group, int64_t part, int64_t chunk, float* u) const;
+  void RunPrepared(const ImagePlan::Piece& piece, int64_t chunk,
+                   float* u) const;
 
   const ImagePlan& p_;
   const ConvShape& shape_;

@@ -22,6 +22,8 @@ namespace {
 
 // Tiles of a block: the depth of one product.
 constexpr int64_t kBlockTiles = 96;
+// As kMacsPerM, to add an element to the filter.
+constexpr double kMacsPerTap = 40;
 // The slices' partial results together.
 constexpr int64_t kPartialFloats = (int64_t{16} << 20) / 4;
 
@@ -205,7 +207,7 @@ class FilterGradient {
     const int64_t channel =
         group * shape_.GroupInChannels() + p_.chunks.Begin(part);
     const Element* data = input_ + channel * p_.tiling.source.channel_step;
-    TransformTiles(p_.tiling, transforms_.input, tap, p_.blocks.Begin(block),
+    TransformTiles(p_.tiling, transforms_.input, 0, tap, p_.blocks.Begin(block),
                    p_.blocks.Size(block), p_.chunks.Size(part), data, v,
                    p_.VRow(), p_.VPlane());
   }
@@ -218,11 +220,12 @@ class FilterGradient {
     const int64_t first = p_.blocks.Begin(block);
     const int64_t tiles = p_.blocks.Size(block);
     const int64_t columns = p_.columns.Size(part);
-    Tile<const Element> next = p_.tiling.ResultTile(p_.tiling.At(first), data);
+    Tile<const Element> next =
+        p_.tiling.ResultTile(p_.tiling.At(0, first), data);
     for (int64_t t = 0; t < tiles; ++t) {
       Tile<const Element> tile = next;
       if (t + 1 < tiles) {
-        next = p_.tiling.ResultTile(p_.tiling.At(first + t + 1), data);
+        next = p_.tiling.ResultTile(p_.tiling.At(0, first + t + 1), data);
         FetchTile(next, columns);
       }
       for (int64_t j = 0; j < columns; j += p_.kernel.panel) {
@@ -254,67 +257,73 @@ class FilterGradient {
     for (int64_t c = 0; c < channels; ++c) {
       scratch.c_rows[c] = scratch.m + c * width;
     }
+    const int64_t outer_tap = chunk / p_.chunks.count;
+    const Tiling::Extent taps = p_.tiling.Taps(0, outer_tap);
+    // The others would only make taps that are missing.
+    const Tiling::Extent met = p_.tiling.Frequencies(0, outer_tap);
     float* to = nullptr;
     if constexpr (std::is_same_v<Element, float>) to = filter_;
     if (shared_.partials) to = shared_.partials + slice * p_.elements;
     to += group * shape_.GroupOutChannels() + p_.columns.Begin(part) +
           p_.chunks.Begin(chunk % p_.chunks.count) * shape_.out_channels +
-          p_.tiling.OuterTapOffset(shape_, chunk / p_.chunks.count);
+          p_.tiling.FilterOffset(0, outer_tap);
     FetchList list(scratch.lines);
     for (int64_t b = begin; b < end; ++b) {
       const int64_t at = b * p_.groups + group;
       const float* v = shared_.v + (at * chunks + chunk) * p_.VSize();
       const float* w = shared_.w + (at * parts + part) * p_.WSize();
       const int64_t tiles = p_.blocks.Size(first + b);
-      int64_t calls = p_.planes * CeilDivide(columns, p_.kernel.panel);
+      int64_t calls =
+          met.rows * met.columns * CeilDivide(columns, p_.kernel.panel);
       if (b + 1 == end) {
-        VisitTaps(to, channels, [&](float* row, int64_t) {
+        VisitTaps(to, taps, channels, [&](float* row, int64_t) {
           list.Add(row, columns * int64_t{sizeof(float)});
         });
       }
-      for (int64_t f = 0; f < p_.planes; ++f) {
+      p_.tiling.VisitPlanes(met, true, [&](int64_t f) {
         for (int64_t j = 0; j < columns; j += p_.kernel.panel) {
           const int64_t count =
               RoundUp(std::min(p_.kernel.panel, columns - j), p_.kernel.lanes);
           list.Fetch(calls--);
-          p_.kernel.by_columns(channels, count, tiles, v, p_.VRow(),
-                               w + tiles * j, scratch.c_rows,
-                               f * p_.MPlane() + j, b > begin);
+          p_.kernel.by_columns(channels, count, tiles, v + f * p_.VPlane(),
+                               p_.VRow(), w + f * p_.WPlane() + tiles * j,
+                               scratch.c_rows, f * p_.MPlane() + j, b > begin);
         }
-        v += p_.VPlane();
-        w += p_.WPlane();
-      }
+      });
     }
-    TransformSum(channels, columns, scratch, first > 0, to);
+    TransformSum(taps, channels, columns, scratch, first > 0, to);
   }
 
   // Calls visit(row, at) for the rows of a block of the filter, tap by tap;
   // `at` is the row's place in the scratch.
   template <typename Visit>
-  void VisitTaps(float* to, int64_t channels, const Visit& visit) const {
-    const int64_t taps = p_.transforms.taps;
-    const int64_t row_step =
-        p_.tiling.dims() == 2 ? TapStep(shape_, p_.tiling.row_axis) : 0;
-    const int64_t column_step = TapStep(shape_, p_.tiling.column_axis);
-    for (int64_t tap = 0; tap < p_.TapCount(); ++tap) {
-      float* row = to + tap / taps * row_step + tap % taps * column_step;
-      for (int64_t c = 0; c < channels; ++c, row += shape_.out_channels) {
-        visit(row, tap * p_.TapSize() + c * p_.Width());
+  void VisitTaps(float* to, const Tiling::Extent& taps, int64_t channels,
+                 const Visit& visit) const {
+    for (int64_t i = 0; i < taps.rows; ++i) {
+      for (int64_t j = 0; j < taps.columns; ++j) {
+        float* row = to + i * p_.tiling.RowStep() + j * p_.tiling.ColumnStep();
+        const int64_t at = (i * p_.transforms.taps + j) * p_.TapSize();
+        for (int64_t c = 0; c < channels; ++c, row += shape_.out_channels) {
+          visit(row, at + c * p_.Width());
+        }
       }
     }
   }
 
   // First to taps that lie close together: those of a filter may fall into one
   // set of the cache.
-  void TransformSum(int64_t channels, int64_t columns, const Scratch& scratch,
-                    bool accumulate, float* to) const {
+  void TransformSum(const Tiling::Extent& taps, int64_t channels,
+                    int64_t columns, const Scratch& scratch, bool accumulate,
+                    float* to) const {
     const int64_t width = p_.Width();
-    const int64_t taps = p_.transforms.taps;
+    // All of a tile, so that whole vectors are written: what is made of
+    // frequencies that nobody summed is in the taps that are missing.
+    const int all = p_.transforms.taps;
     Tile<float> tile = {};
     tile.channel_stride = 1;
-    tile.row_end = static_cast<int>(p_.TapCount() / taps);
-    tile.column_end = static_cast<int>(taps);
-    tile.row_stride = taps * p_.TapSize();
+    tile.row_end = p_.tiling.dims() == 2 ? all : 1;
+    tile.column_end = all;
+    tile.row_stride = all * p_.TapSize();
     tile.column_stride = p_.TapSize();
     for (int64_t c = 0; c < channels; ++c) {
       tile.data = scratch.taps + c * width;
@@ -322,7 +331,7 @@ class FilterGradient {
                                     RoundUp(columns, p_.kernel.lanes), Ending(),
                                     tile);
     }
-    VisitTaps(to, channels, [&](float* row, int64_t at) {
+    VisitTaps(to, taps, channels, [&](float* row, int64_t at) {
       const float* from = scratch.taps + at;
       if (accumulate) {
         for (int64_t k = 0; k < columns; ++k) row[k] += from[k];
@@ -348,10 +357,14 @@ class FilterGradient {
 
 Work FilterGradientWork(int outputs, const Problem& problem, Isa isa) {
   const Plan p(outputs, problem, isa);
-  const double planes = static_cast<double>(p.planes * p.groups);
+  const double planes = static_cast<double>(p.planes);
+  const double groups = static_cast<double>(p.groups);
   const double tiles = static_cast<double>(p.tiling.Count());
-  const double depth = static_cast<double>(
-      p.outer_taps * RoundUp(problem.shape.GroupInChannels(), p.kernel.lanes));
+  const double channels = static_cast<double>(
+      RoundUp(problem.shape.GroupInChannels(), p.kernel.lanes));
+  const double depth = static_cast<double>(p.outer_taps) * channels;
+  // Of every tile and channel.
+  const double products = p.tiling.FrequencyCount();
   const double columns =
       static_cast<double>(RoundUp(p.columns.total, p.kernel.lanes));
   const double sums = static_cast<double>(CeilDivide(p.blocks.count, p.shared) *
@@ -366,9 +379,11 @@ Work FilterGradientWork(int outputs, const Problem& problem, Isa isa) {
       kMacsPerV + kMacsPerSharedV * static_cast<double>(p.columns.count);
   const double w =
       kMacsPerV + kMacsPerSharedV * static_cast<double>(p.ChunkCount());
-  work.macs = planes * (ProductMacs(tiles * depth * columns, p.block) +
-                        tiles * (depth * v + columns * w) +
-                        sums * depth * columns * kMacsPerM);
+  work.macs =
+      groups * (ProductMacs(products * tiles * channels * columns, p.block) +
+                planes * tiles * (depth * v + columns * w) +
+                sums * products * channels * columns * kMacsPerM) +
+      sums * kMacsPerTap * static_cast<double>(p.elements);
   return work;
 }
 

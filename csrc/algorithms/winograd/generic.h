@@ -16,8 +16,12 @@
 namespace kconv::winograd {
 namespace {
 
-// The three matrices of F(m, r) as types. Points come in pairs +a, -a, whose
-// rows (of G and B^T) or columns (of A^T) differ by the sign of the odd half.
+// The first of the points that come in pairs +a, -a, whose rows (of G and B^T)
+// or columns (of A^T) differ by the sign of the odd half. Before them is zero,
+// where the number of points is even, and behind them infinity.
+constexpr int FirstPair(int points) { return points % 2 == 0; }
+
+// The three matrices of F(m, r) as types.
 template <typename Table>
 struct InputMatrix {
   static constexpr int kRows = Table::kPoints;
@@ -86,7 +90,8 @@ KCONV_INLINE Vector Row(const Vector* x) {
 template <typename Matrix, int i = 0, typename Vector>
 KCONV_INLINE void Rows(const Vector* x, Vector* y) {
   if constexpr (i < Matrix::kRows) {
-    if constexpr (Matrix::kPairedRows && i > 0 && i + 2 < Matrix::kRows) {
+    if constexpr (Matrix::kPairedRows && i >= FirstPair(Matrix::kRows) &&
+                  i + 2 < Matrix::kRows) {
       const Vector even = Row<Matrix, i, 0, 2>(x);
       const Vector odd = Row<Matrix, i, 1, 2>(x);
       y[i] = even + odd;
@@ -107,9 +112,10 @@ struct Folded {
   static constexpr int kColumns = Matrix::kColumns;
   static constexpr bool kPairedRows = false;
   static constexpr double At(int i, int j) {
-    if (j == 0 || j == kColumns - 1) return Matrix::At(i, j);
-    // Column 2p - 1 now holds the sum of a pair, column 2p the difference.
-    return (j % 2 == 1) == (i % 2 == 0) ? Matrix::At(i, j - (j % 2 == 0)) : 0;
+    const int place = j - FirstPair(kColumns);  // among the pairs
+    if (place < 0 || j == kColumns - 1) return Matrix::At(i, j);
+    // The first column of a pair now holds its sum, the second the difference.
+    return place % 2 == i % 2 ? Matrix::At(i, j - place % 2) : 0;
   }
 };
 
@@ -123,7 +129,7 @@ KCONV_INLINE void Apply(const Vector* x, Vector* y) {
     folded[0] = x[0];
     folded[n - 1] = x[n - 1];
 #pragma GCC unroll 8
-    for (int j = 1; j + 1 < n; j += 2) {
+    for (int j = FirstPair(n); j + 1 < n; j += 2) {
       folded[j] = x[j] + x[j + 1];
       folded[j + 1] = x[j] - x[j + 1];
     }
@@ -323,12 +329,16 @@ constexpr TransformSet MakeTransformSet(const char* isa) {
             MakeTransforms<kBytes, 1, 4, 3>(isa),
             MakeTransforms<kBytes, 1, 6, 3>(isa),
             MakeTransforms<kBytes, 1, 2, 5>(isa),
-            MakeTransforms<kBytes, 1, 4, 5>(isa)},
+            MakeTransforms<kBytes, 1, 4, 5>(isa),
+            MakeTransforms<kBytes, 1, 2, 2>(isa),
+            MakeTransforms<kBytes, 1, 4, 2>(isa)},
            {MakeTransforms<kBytes, 2, 2, 3>(isa),
             MakeTransforms<kBytes, 2, 4, 3>(isa),
             MakeTransforms<kBytes, 2, 6, 3>(isa),
             MakeTransforms<kBytes, 2, 2, 5>(isa),
-            MakeTransforms<kBytes, 2, 4, 5>(isa)}}};
+            MakeTransforms<kBytes, 2, 4, 5>(isa),
+            MakeTransforms<kBytes, 2, 2, 2>(isa),
+            MakeTransforms<kBytes, 2, 4, 2>(isa)}}};
 }
 
 }  // namespace

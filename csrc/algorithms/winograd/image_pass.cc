@@ -1,7 +1,8 @@
 // Forward and input gradient.
 //
 // A pass multiplies, for each frequency, V [tiles x channels] by U [channels x
-// columns]; columns are the channels of the result. It runs in one of two ways.
+// columns]; columns are the channels of the result. With strides, in the input
+// gradient, each variant has a U of its own. It runs in one of two ways.
 //
 // Fused, where a block of tiles with all its channels fits the second-level
 // cache: U is made first, then each task takes a block of tiles from the source
@@ -61,8 +62,8 @@ int64_t BiasFloats(const ImagePlan& p) {
 
 // U of the fused way, V of the other.
 int64_t FrequencyFloats(const ImagePlan& p) {
-  return p.fused ? p.groups * p.columns.count * p.ChunkCount() * p.USize()
-                 : p.groups * p.shared * p.ChunkCount() * p.VSize();
+  return p.fused ? p.sets * p.parts * p.ChunkCount() * p.USize()
+                 : p.sets * p.shared * p.ChunkCount() * p.VSize();
 }
 
 int64_t SharedFloats(const ImagePlan& p) {
@@ -71,6 +72,8 @@ int64_t SharedFloats(const ImagePlan& p) {
 
 template <typename Element>
 class ImagePass {
+  using Piece = ImagePlan::Piece;
+
  public:
   ImagePass(int outputs, const Problem& problem, const ConvArgs& args,
             Context* ctx)
@@ -132,47 +135,48 @@ class ImagePass {
 
   void RunFused(Context* ctx) {
     const int64_t chunks = p_.ChunkCount();
-    const int64_t parts = p_.columns.count;
-    ctx->ParallelFor(p_.groups * parts * chunks,
-                     SecondsOf(1, static_cast<double>(p_.columns.size)),
-                     [&](int64_t begin, int64_t end, int worker) {
-                       const Scratch scratch = ScratchOf(worker);
-                       for (int64_t i = begin; i < end; ++i) {
-                         const int64_t chunk = i % chunks, part = i / chunks;
-                         filter_.Run(part / parts, part % parts, chunk,
-                                     scratch.taps, shared_ + i * p_.USize());
-                       }
-                     });
+    const int64_t parts = p_.parts;
     ctx->ParallelFor(
-        p_.groups * p_.blocks.count,
+        p_.sets * parts * chunks,
+        SecondsOf(1, static_cast<double>(p_.columns.size)),
+        [&](int64_t begin, int64_t end, int worker) {
+          const Scratch scratch = ScratchOf(worker);
+          for (int64_t i = begin; i < end; ++i) {
+            const int64_t chunk = i % chunks, part = i / chunks;
+            const Piece piece = p_.PieceAt(part / parts, part % parts);
+            if (!p_.Meets(piece, chunk)) continue;
+            filter_.Run(piece, chunk, scratch.taps, shared_ + i * p_.USize());
+          }
+        });
+    ctx->ParallelFor(
+        p_.sets * p_.blocks.count,
         SecondsOf(static_cast<double>(p_.block),
-                  static_cast<double>(p_.columns.total)),
+                  static_cast<double>(p_.columns.size * parts)),
         [&](int64_t begin, int64_t end, int worker) {
           const Scratch scratch = ScratchOf(worker);
           FetchList list(scratch.lines);
           for (int64_t i = begin; i < end; ++i) {
-            const int64_t group = i % p_.groups, block = i / p_.groups;
+            const int64_t set = i % p_.sets, block = i / p_.sets;
             for (int64_t chunk = 0; chunk < chunks; ++chunk) {
-              TransformSource(group, block, chunk,
+              TransformSource(set, block, chunk,
                               scratch.v + chunk * p_.VSize());
             }
             for (int64_t part = 0; part < parts; ++part) {
+              const Piece piece = p_.PieceAt(set, part);
               for (int64_t chunk = 0; chunk < chunks; ++chunk) {
                 const int64_t product = part * chunks + chunk;
                 list.Clear();
-                if (chunk + 1 == chunks) {
-                  AddResult(group, block, part, &list);
-                }
+                if (chunk + 1 == chunks) AddResult(piece, block, &list);
                 if (i + 1 < end) {
-                  AddSource((i + 1) % p_.groups, (i + 1) / p_.groups, product,
+                  AddSource((i + 1) % p_.sets, (i + 1) / p_.sets, product,
                             parts * chunks, &list);
                 }
                 Multiply(
-                    block, part, chunk, scratch.v + chunk * p_.VSize(),
-                    shared_ + (group * parts * chunks + product) * p_.USize(),
+                    piece, block, chunk, scratch.v + chunk * p_.VSize(),
+                    shared_ + (set * parts * chunks + product) * p_.USize(),
                     scratch, scratch.m, &list);
               }
-              TransformResult(group, block, part, scratch.m);
+              TransformResult(piece, block, scratch.m);
             }
           }
         });
@@ -180,48 +184,50 @@ class ImagePass {
 
   void RunShared(Context* ctx) {
     const int64_t chunks = p_.ChunkCount();
-    const int64_t parts = p_.columns.count;
+    const int64_t parts = p_.parts;
     for (int64_t first = 0; first < p_.blocks.count; first += p_.shared) {
       const int64_t some = std::min(p_.shared, p_.blocks.count - first);
-      ctx->ParallelFor(p_.groups * some * chunks,
+      ctx->ParallelFor(p_.sets * some * chunks,
                        SecondsOf(static_cast<double>(p_.block), 1),
                        [&](int64_t begin, int64_t end, int) {
                          for (int64_t i = begin; i < end; ++i) {
-                           const int64_t group = i / chunks % p_.groups;
-                           const int64_t block = i / chunks / p_.groups;
-                           TransformSource(group, first + block, i % chunks,
+                           const int64_t set = i / chunks % p_.sets;
+                           const int64_t block = i / chunks / p_.sets;
+                           TransformSource(set, first + block, i % chunks,
                                            shared_ + i * p_.VSize());
                          }
                        });
       const int64_t batches = CeilDivide(some, p_.batch);
       ctx->ParallelFor(
-          p_.groups * batches * parts,
+          p_.sets * batches * parts,
           SecondsOf(static_cast<double>(p_.block * p_.batch),
                     static_cast<double>(p_.columns.size)),
           [&](int64_t begin, int64_t end, int worker) {
             const Scratch scratch = ScratchOf(worker);
             FetchList list(scratch.lines);
             for (int64_t i = begin; i < end; ++i) {
-              const int64_t part = i % parts, group = i / parts % p_.groups;
-              const int64_t from = i / parts / p_.groups * p_.batch;
+              const int64_t set = i / parts % p_.sets;
+              const Piece piece = p_.PieceAt(set, i % parts);
+              const int64_t from = i / parts / p_.sets * p_.batch;
               const int64_t until = std::min(from + p_.batch, some);
               for (int64_t chunk = 0; chunk < chunks; ++chunk) {
-                filter_.Run(group, part, chunk, scratch.taps, scratch.u);
+                if (!p_.Meets(piece, chunk)) continue;
+                filter_.Run(piece, chunk, scratch.taps, scratch.u);
                 for (int64_t b = from; b < until; ++b) {
-                  const int64_t at = (b * p_.groups + group) * chunks + chunk;
+                  const int64_t at = (b * p_.sets + set) * chunks + chunk;
                   list.Clear();
                   if (chunk + 1 == chunks) {
-                    AddResult(group, first + b, part, &list);
-                  } else if (b == from) {
-                    filter_.Fetch(group, part, chunk + 1, &list);
+                    AddResult(piece, first + b, &list);
+                  } else if (b == from && p_.Meets(piece, chunk + 1)) {
+                    filter_.Fetch(piece, chunk + 1, &list);
                   }
-                  Multiply(first + b, part, chunk, shared_ + at * p_.VSize(),
+                  Multiply(piece, first + b, chunk, shared_ + at * p_.VSize(),
                            scratch.u, scratch,
                            scratch.m + (b - from) * p_.MSize(), &list);
                 }
               }
               for (int64_t b = from; b < until; ++b) {
-                TransformResult(group, first + b, part,
+                TransformResult(piece, first + b,
                                 scratch.m + (b - from) * p_.MSize());
               }
             }
@@ -230,40 +236,50 @@ class ImagePass {
   }
 
   // V of a block of tiles, for a chunk of channels.
-  void TransformSource(int64_t group, int64_t block, int64_t chunk,
+  void TransformSource(int64_t set, int64_t block, int64_t chunk,
                        float* v) const {
-    const int64_t tap = chunk / p_.chunks.count;
+    const Piece piece = p_.PieceAt(set, 0);
     const int64_t part = chunk % p_.chunks.count;
-    const int64_t channel = group * p_.channels + p_.chunks.Begin(part);
+    const int64_t channel = piece.group * p_.channels + p_.chunks.Begin(part);
     const Element* data = source_ + channel * p_.tiling.source.channel_step;
-    TransformTiles(p_.tiling, transforms_.input, tap, p_.blocks.Begin(block),
+    TransformTiles(p_.tiling, transforms_.input, piece.variant,
+                   p_.OuterTap(chunk), p_.blocks.Begin(block),
                    p_.blocks.Size(block), p_.chunks.Size(part), data, v,
                    p_.VRow(), p_.VPlane());
   }
 
+  // The first result of a piece's channels.
+  Element* ResultOf(const Piece& piece) const {
+    const int64_t channel =
+        piece.group * p_.columns.total + p_.columns.Begin(piece.part);
+    return result_ + channel * p_.tiling.result.channel_step;
+  }
+
   // What TransformResult will write.
-  void AddResult(int64_t group, int64_t block, int64_t part,
-                 FetchList* list) const {
-    const int64_t channel = group * p_.columns.total + p_.columns.Begin(part);
-    const Element* data = result_ + channel * p_.tiling.result.channel_step;
+  void AddResult(const Piece& piece, int64_t block, FetchList* list) const {
+    const Element* data = ResultOf(piece);
     const int64_t first = p_.blocks.Begin(block);
     for (int64_t t = 0; t < p_.blocks.Size(block); ++t) {
-      AddTile(p_.tiling.ResultTile(p_.tiling.At(first + t), data),
-              p_.columns.Size(part), list);
+      AddTile(
+          p_.tiling.ResultTile(p_.tiling.At(piece.variant, first + t), data),
+          p_.columns.Size(piece.part), list);
     }
   }
 
   // Part `part` of `parts` of what TransformSource will read.
-  void AddSource(int64_t group, int64_t block, int64_t part, int64_t parts,
+  void AddSource(int64_t set, int64_t block, int64_t part, int64_t parts,
                  FetchList* list) const {
+    const Piece piece = p_.PieceAt(set, 0);
     const Element* data =
-        source_ + group * p_.channels * p_.tiling.source.channel_step;
+        source_ + piece.group * p_.channels * p_.tiling.source.channel_step;
     const int64_t first = p_.blocks.Begin(block);
-    const int64_t tiles = p_.blocks.Size(block);
+    const int64_t images = p_.tiling.SourceImages();
+    const int64_t tiles = p_.blocks.Size(block) * images;
     for (int64_t t = tiles * part / parts; t < tiles * (part + 1) / parts;
          ++t) {
-      AddTile(p_.tiling.Centre(
-                  p_.tiling.SourceTile(p_.tiling.At(first + t), 0, data)),
+      const Tiling::Place place =
+          p_.tiling.At(piece.variant, first + t / images);
+      AddTile(p_.tiling.Centre(p_.tiling.SourceTile(place, t % images, data)),
               p_.channels, list);
     }
   }
@@ -276,19 +292,29 @@ class ImagePass {
   }
 
   // M (+)= V U, plane by plane.
-  void Multiply(int64_t block, int64_t part, int64_t chunk, const float* v,
-                const float* u, const Scratch& scratch, float* m,
-                FetchList* list) const {
+  void Multiply(const Piece& piece, int64_t block, int64_t chunk,
+                const float* v, const float* u, const Scratch& scratch,
+                float* m, FetchList* list) const {
+    const Tiling& tiling = p_.tiling;
     const int64_t tiles = p_.blocks.Size(block);
-    const int64_t columns = p_.columns.Size(part);
+    const int64_t columns = p_.columns.Size(piece.part);
     const int64_t depth = p_.chunks.Size(chunk % p_.chunks.count);
     const int64_t width = p_.Width();
-    int64_t calls = p_.planes * CeilDivide(columns, p_.kernel.panel);
+    const Tiling::Extent met =
+        tiling.Frequencies(piece.variant, p_.OuterTap(chunk));
+    if (chunk == 0) {
+      // What no outer tap adds to.
+      tiling.VisitPlanes(met, false, [&](int64_t f) {
+        std::fill_n(m + f * p_.MPlane(), tiles * width, 0.0f);
+      });
+    }
     for (int64_t t = 0; t < tiles; ++t) {
       scratch.a_rows[t] = v + t * p_.VRow();
       scratch.c_rows[t] = m + t * width;
     }
-    for (int64_t f = 0; f < p_.planes; ++f) {
+    int64_t calls =
+        met.rows * met.columns * CeilDivide(columns, p_.kernel.panel);
+    tiling.VisitPlanes(met, true, [&](int64_t f) {
       for (int64_t j = 0; j < columns; j += p_.kernel.panel) {
         // M has room for whole vectors, and so all of them are written.
         const int64_t count =
@@ -298,19 +324,18 @@ class ImagePass {
                           u + f * p_.UPlane() + depth * j, scratch.c_rows,
                           f * p_.MPlane() + j, chunk > 0);
       }
-    }
+    });
   }
 
-  void TransformResult(int64_t group, int64_t block, int64_t part,
+  void TransformResult(const Piece& piece, int64_t block,
                        const float* m) const {
-    const int64_t channel = group * p_.columns.total + p_.columns.Begin(part);
-    Element* data = result_ + channel * p_.tiling.result.channel_step;
-    const Ending ending = EndingOf(group, part);
+    Element* data = ResultOf(piece);
+    const Ending ending = EndingOf(piece.group, piece.part);
     const int64_t first = p_.blocks.Begin(block);
     for (int64_t t = 0; t < p_.blocks.Size(block); ++t) {
-      transforms_.output(m + t * p_.Width(), p_.MPlane(), p_.columns.Size(part),
-                         ending,
-                         p_.tiling.ResultTile(p_.tiling.At(first + t), data));
+      transforms_.output(
+          m + t * p_.Width(), p_.MPlane(), p_.columns.Size(piece.part), ending,
+          p_.tiling.ResultTile(p_.tiling.At(piece.variant, first + t), data));
     }
   }
 
@@ -330,24 +355,36 @@ class ImagePass {
 
 Work ImagePassWork(int outputs, const Problem& problem, Isa isa) {
   const ImagePlan p(outputs, problem, isa);
-  const double planes = static_cast<double>(p.planes * p.groups);
+  const double planes = static_cast<double>(p.planes);
+  const double groups = static_cast<double>(p.groups);
+  const double variants = static_cast<double>(p.variants);
   const double tiles = static_cast<double>(p.tiles);
-  const double depth =
-      static_cast<double>(p.outer_taps * RoundUp(p.channels, p.kernel.lanes));
+  const double channels =
+      static_cast<double>(RoundUp(p.channels, p.kernel.lanes));
   const double columns =
       static_cast<double>(RoundUp(p.columns.total, p.kernel.lanes));
+  // Of every tile and channel.
+  const double products = p.tiling.FrequencyCount();
   const double makings =
       p.fused ? 2 : static_cast<double>(CeilDivide(p.blocks.count, p.batch));
   const double v =
       kMacsPerV +
-      (p.fused ? 0 : kMacsPerSharedV * static_cast<double>(p.columns.count));
+      (p.fused ? 0 : kMacsPerSharedV * static_cast<double>(p.parts));
   Work work;
   work.shared_bytes = 4 * SharedFloats(p);
   work.worker_bytes = Scratch::Bytes(p);
   work.fits = FrequencyFloats(p) <= 2 * kMaxSharedFloats;
-  work.macs = planes * (ProductMacs(tiles * depth * columns, p.chunks.size) +
-                        tiles * depth * v + tiles * columns * kMacsPerM +
-                        makings * depth * columns * kMacsPerU);
+  work.macs =
+      groups *
+      (ProductMacs(products * tiles * channels * columns, p.chunks.size) +
+       planes * static_cast<double>(p.sets / p.groups * p.outer_taps) * tiles *
+           channels * v +
+       planes * variants * tiles * columns * kMacsPerM +
+       makings * products * channels * columns * kMacsPerU);
+  if (!p.fused) {
+    work.macs += makings * kMacsPerTapRead *
+                 static_cast<double>(problem.shape.FilterElements());
+  }
   return work;
 }
 

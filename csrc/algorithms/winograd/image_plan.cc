@@ -30,6 +30,7 @@ ImagePlan::ImagePlan(int outputs, const Problem& problem, Isa isa)
       backwards(tiling.backwards),
       finishes(!problem.epilogue.Empty()),
       groups(problem.shape.groups),
+      variants(tiling.Variants()),
       channels(backwards ? problem.shape.GroupOutChannels()
                          : problem.shape.GroupInChannels()),
       planes(tiling.Planes()),
@@ -40,19 +41,22 @@ ImagePlan::ImagePlan(int outputs, const Problem& problem, Isa isa)
   const int64_t width = BlockColumns(kernel);
   columns =
       Split(result_channels, CeilDivide(result_channels, width), kernel.panel);
+  const bool share = tiling.VariantsShareSource();
+  sets = groups * (share ? 1 : variants);
+  parts = columns.count * (share ? variants : 1);
   Cut();
 }
 
 void ImagePlan::Cut() {
   chunks = Split(channels, CeilDivide(channels, kFusedChunk), kLineFloats);
-  const int64_t u_floats = groups * columns.count * ChunkCount() * USize();
+  const int64_t u_floats = sets * parts * ChunkCount() * USize();
   fused = ChunkCount() * VRow() <= kMaxFusedDepth && u_floats <= kMaxUFloats &&
           tiles >= kFusedTiles + (u_floats >> 18) * kFusedTilesPerMib;
   if (!fused) {
     chunks = Split(channels, CeilDivide(channels, kChunk), kLineFloats);
   }
   const int64_t v_floats = planes * chunks.count * VRow() * outer_taps;
-  int64_t most = TilesThatFit(kMaxBlock, groups * v_floats);
+  int64_t most = TilesThatFit(kMaxBlock, sets * v_floats);
   if (fused) {
     // V and M of a block in three quarters of the second-level cache.
     const int64_t fit = CacheFloats() * 3 / 4 / (v_floats + planes * Width());
@@ -62,12 +66,12 @@ void ImagePlan::Cut() {
   block = std::clamp<int64_t>(tiles, 1, blocks.size);
   shared = batch = 1;
   if (fused) return;
-  const int64_t room = kSharedFloats / (groups * ChunkCount() * VSize());
+  const int64_t room = kSharedFloats / (sets * ChunkCount() * VSize());
   shared = Split(blocks.count,
                  CeilDivide(blocks.count, std::max<int64_t>(1, room)), 1)
                .size;
   // As many blocks a task as leave enough tasks, but enough for U to pay.
-  const int64_t tasks = groups * columns.count;
+  const int64_t tasks = sets * parts;
   batch = std::max(Split(shared, CeilDivide(kWantedTasks, tasks), 1).size,
                    std::min(shared, CeilDivide(kBatchTiles, block)));
 }

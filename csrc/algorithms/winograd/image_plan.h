@@ -20,12 +20,18 @@ struct ImagePlan {
   bool backwards;
   bool finishes;  // whether there is an epilogue
   int64_t groups;
+  int64_t variants;
   int64_t channels;  // of a group of the source
   int64_t planes;
-  int64_t tiles;
+  int64_t tiles;  // of a variant
   int64_t outer_taps;
   Split chunks;   // channels of one tap
   Split columns;  // of a group
+  // Each set of tiles has a V of its own, which meets all parts: a set is a
+  // group and, unless they share V, a variant; a part is a block of columns
+  // and, if they do, a variant.
+  int64_t sets;
+  int64_t parts;
   bool fused;
   int64_t block;   // tiles whose V lies together
   Split blocks;    // of all tiles
@@ -34,7 +40,23 @@ struct ImagePlan {
 
   ImagePlan(int outputs, const Problem& problem, Isa isa);
 
+  // What a set and a part of it stand for.
+  struct Piece {
+    int64_t group;
+    int64_t variant;
+    int64_t part;  // block of columns
+  };
+  Piece PieceAt(int64_t set, int64_t part) const {
+    return {set % groups, set / groups + part / columns.count,
+            part % columns.count};
+  }
+
   int64_t ChunkCount() const { return outer_taps * chunks.count; }
+  int64_t OuterTap(int64_t chunk) const { return chunk / chunks.count; }
+  // Whether the outer tap of a chunk is met.
+  bool Meets(const Piece& piece, int64_t chunk) const {
+    return tiling.Taps(piece.variant, OuterTap(chunk)).columns > 0;
+  }
   int64_t Width() const { return RoundUp(columns.size, kernel.lanes); }
 
   // V of one block and chunk: [planes][block][channels of the chunk].

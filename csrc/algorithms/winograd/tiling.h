@@ -1,10 +1,23 @@
 // Where the tiles of a convolution lie.
 //
-// Up to two spatial axes whose kernels have 3 or 5 taps are transformed. Along
-// any other axis the taps are summed in the Winograd domain: they count as
-// further channels, of an image that is shifted by the tap's offset. An axis
-// with dilation d falls apart into d images of every d-th pixel (phases), each
-// with tiles of its own.
+// Up to two spatial axes are transformed. Along any other axis the taps are
+// summed in the Winograd domain: they count as further channels, of an image
+// that is shifted by the tap's offset. An axis with dilation d falls apart into
+// d images of every d-th pixel (phases), each with tiles of its own.
+//
+// The taps v, v + s, v + 2 s, ... of an axis with stride s, its residue v, meet
+// every s-th pixel. Seen from them the convolution has no stride, and of k taps
+// r = ceil(k / s), or one less.
+//   Forward, and in the filter gradient, the residues are summed like other
+//   taps in the Winograd domain, where the image of each is a source.
+//   In the input gradient each result meets the taps of one residue: the
+//   results are s images of every s-th pixel, each with a filter of its own (a
+//   variant of the pass).
+// Where the last tap is missing, the frequencies at infinity are zero: there
+// they are left out.
+//
+// In the input gradient the source runs against the taps. Tiles are read and
+// written from their end to their beginning, and so the filter is not turned.
 
 #ifndef KCONV_ALGORITHMS_WINOGRAD_TILING_H_
 #define KCONV_ALGORITHMS_WINOGRAD_TILING_H_
@@ -25,16 +38,26 @@ struct Image {
 };
 
 struct Tiling {
-  // One spatial axis. Result pixel p and tap k meet source pixel
-  // p + offset + k * dilation.
   struct Axis {
     int64_t results;
-    int64_t offset;
-    int64_t dilation;
-    int64_t taps;
+    int64_t kernel;
+    int64_t stride;
+    int64_t dilation;  // 1 where there is a stride
+    int64_t pad;
+    int64_t filter_step;  // elements from one tap of the filter to the next
     bool transformed;
+    int64_t taps;         // of a residue, at most
+    int64_t outer_taps;   // that are summed in the Winograd domain
+    int64_t variants;     // of the results: the residues of the input gradient
+    int64_t source_step;  // pixels from one input of a tile to the next
+    int64_t result_step;  // ... from one result
     int64_t tiles_per_phase;
-    int64_t tiles;
+    int64_t tiles;  // of a variant
+  };
+  // Rows and columns.
+  struct Extent {
+    int rows;
+    int columns;
   };
 
   // `outputs` results a tile and transformed axis.
@@ -44,25 +67,59 @@ struct Tiling {
   static int TransformedAxes(const ConvShape& shape, bool transformed[]);
 
   int dims() const { return row_axis < 0 ? 1 : 2; }
+  // Tiles of a variant.
   int64_t Count() const {
     return batch * axes[0].tiles * axes[1].tiles * axes[2].tiles;
   }
-  // Frequencies of a tile.
-  int64_t Planes() const {
-    const int64_t points = outputs + taps - 1;
-    return dims() == 2 ? points * points : points;
+  int64_t Variants() const {
+    return axes[0].variants * axes[1].variants * axes[2].variants;
   }
-  // Taps that are summed in the Winograd domain, and the elements of the filter
-  // before one of them.
-  int64_t OuterTaps() const;
-  int64_t OuterTapOffset(const ConvShape& shape, int64_t outer_tap) const;
+  // Whether the tiles of all variants read the same.
+  bool VariantsShareSource() const;
+
+  // Frequencies of a tile, in rows and columns.
+  int Points() const { return outputs + taps - 1; }
+  int64_t Planes() const {
+    return dims() == 2 ? Points() * Points() : Points();
+  }
+
+  // Taps that are summed in the Winograd domain. The first one is met by every
+  // variant; the first SourceImages of them read different pixels.
+  int64_t OuterTaps() const {
+    return axes[0].outer_taps * axes[1].outer_taps * axes[2].outer_taps;
+  }
+  int64_t SourceImages() const;
+  // The taps of a tile that there are, and the frequencies that are not zero:
+  // none where the variant does not meet the outer tap.
+  Extent Taps(int64_t variant, int64_t outer_tap) const;
+  Extent Frequencies(int64_t variant, int64_t outer_tap) const;
+  // Calls visit(plane) for these frequencies, or for the others.
+  template <typename Visit>
+  void VisitPlanes(const Extent& extent, bool within,
+                   const Visit& visit) const {
+    const int n = Points(), rows = dims() == 2 ? n : 1;
+    for (int i = 0; i < rows; ++i) {
+      for (int j = 0; j < n; ++j) {
+        if ((i < extent.rows && j < extent.columns) == within) {
+          visit(int64_t{i} * n + j);
+        }
+      }
+    }
+  }
+  // Frequencies of all variants and outer taps.
+  double FrequencyCount() const;
+  // Elements of the filter before the first tap of a tile, and from one of its
+  // rows or columns to the next.
+  int64_t FilterOffset(int64_t variant, int64_t outer_tap) const;
+  int64_t RowStep() const { return row_axis < 0 ? 0 : StepOf(row_axis); }
+  int64_t ColumnStep() const { return StepOf(column_axis); }
 
   // The first result pixel of a tile, along each axis, and its image.
   struct Place {
     int64_t image;
     int64_t at[kMaxSpatialDims];
   };
-  Place At(int64_t tile) const;
+  Place At(int64_t variant, int64_t tile) const;
 
   // The inputs of a tile for an outer tap; the results of a tile. `data` is the
   // first element of the tile's channels in the first pixel of the batch.
@@ -95,11 +152,10 @@ struct Tiling {
   Image result;
 
  private:
-  int64_t Origin(int axis, int64_t number) const;
+  int64_t StepOf(int axis) const {
+    return axes[axis].stride * axes[axis].filter_step;
+  }
 };
-
-// Elements between taps of the filter that are neighbours along an axis.
-int64_t TapStep(const ConvShape& shape, int axis);
 
 }  // namespace kconv::winograd
 

@@ -82,7 +82,7 @@ template <typename Element>
 const ImageTransforms<Element>& TransformsOf(const Transforms& transforms);
 
 // Every F(m, r) there is, nested over one and over two dimensions.
-inline constexpr int kTransformPairs = 5;
+inline constexpr int kTransformPairs = 7;
 struct TransformSet {
   Transforms nested[2][kTransformPairs];
 };

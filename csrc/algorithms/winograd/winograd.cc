@@ -28,19 +28,25 @@ const char* RefuseFilter(const Problem& problem) {
     return "winograd takes float32, bfloat16 and float16 only.";
   }
   for (int i = 0; i < kMaxSpatialDims; ++i) {
-    if (s.stride[i] != 1) return "winograd takes strides of 1 only.";
+    if (s.stride[i] > s.kernel[i]) {
+      return "winograd takes strides up to the kernel's size only.";
+    }
+    if (s.stride[i] > 1 && s.dilation[i] > 1) {
+      return "winograd takes no axis with both strides and dilation.";
+    }
   }
   bool transformed[kMaxSpatialDims];
   if (Tiling::TransformedAxes(s, transformed) == 0) {
-    return "winograd takes kernels with an axis of 3 or 5 taps only.";
+    return "winograd takes kernels with an axis of 2, 3 or 5 taps a stride "
+           "only.";
   }
   if (std::min(s.GroupInChannels(), s.GroupOutChannels()) < kMinChannels) {
     return "winograd does not pay with fewer than 4 channels or filters a "
            "group.";
   }
-  if (kOutputs > 4 && Tiling(s, problem.pass, kOutputs).taps > 3) {
+  if (kOutputs > 4 && Tiling(s, problem.pass, kOutputs).taps != 3) {
     return "winograd:f6 takes kernels of 3 taps only: with 5 it rounds too "
-           "much.";
+           "much, with 2 it wins too little.";
   }
   return nullptr;
 }
@@ -83,7 +89,13 @@ double Cost(const Problem& problem, const Cpu& cpu, Isa isa) {
   // Of the peak: measured on Zen 3. With AVX-512 a guess, as in gemm.
   const double efficiency = isa == Isa::kAvx512 ? 0.45 : 0.85;
   // F(6x6) rounds more, and so must win clearly.
-  const double handicap = kOutputs == 6 ? 1.1 : 1.0;
+  double handicap = kOutputs == 6 ? 1.1 : 1.0;
+  // Of 2 taps the transforms cost more beside the products, along one axis most
+  // (Zen 3).
+  const Tiling tiling(problem.shape, problem.pass, kOutputs);
+  if (tiling.taps == 2 && problem.pass != Pass::kFilterGradient) {
+    handicap = tiling.dims() == 2 ? 1.2 : 1.5;
+  }
   // The channels of a group are padded to a line of the cache: fewer of them
   // cost more than their part of it.
   const ConvShape& s = problem.shape;
@@ -94,8 +106,12 @@ double Cost(const Problem& problem, const Cpu& cpu, Isa isa) {
                     (efficiency * cpu.PeakMacs(isa, 4));
 }
 
+// With strides there is no prepared form.
 template <int kOutputs>
 int64_t PreparedBytes(const Problem& problem, Isa isa) {
+  for (int64_t stride : problem.shape.stride) {
+    if (stride > 1) return 0;
+  }
   return RefuseFilter<kOutputs>(problem) == nullptr
              ? winograd::PreparedFilterBytes(problem, isa)
              : 0;
