@@ -16,11 +16,7 @@ _NAMES = (
 
 # Stock layer -> kconv's layer of the same weights and, but for what it takes besides,
 # arguments.
-KCONV = {
-    getattr(keras.layers, name): getattr(layers, name)
-    for name in _NAMES
-    if hasattr(layers, name)
-}
+KCONV = {getattr(keras.layers, name): getattr(layers, name) for name in _NAMES}
 STOCK = {ours: stock for stock, ours in KCONV.items()}
 
 _OURS = {getattr(layers, name) for name in layers.__all__}
