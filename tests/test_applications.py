@@ -7,7 +7,8 @@ layers add up like random ones, with the square root of their number, if the mod
 carries them on as they are. It does not where activations grow from block to block,
 until the sigmoid gates of an EfficientNet are steps: of EfficientNetV2L as Keras
 initializes it the stock model has no correct digit in float32. Variances of 2 in the
-normalizations keep that from happening.
+normalizations keep that from happening. The largest error was then 5e-6; the bound is
+four times that, for other processors, where other algorithms are the fastest.
 """
 
 import gc
@@ -19,7 +20,7 @@ import pytest
 
 import kconv
 
-BOUND = 4e-5
+BOUND = 2e-5
 
 NAMES = sorted(
     name
