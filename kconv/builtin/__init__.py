@@ -1,0 +1,16 @@
+"""TensorFlow's own convolution: the candidate that bears the name "builtin".
+
+`run` is one stock kernel for one pass, `refusal` says which problems it does not take
+and `seconds` what it would cost; choosing between it and kconv is left to
+`kconv.dispatch`. `conv` and `conv_transpose` compute any convolution with stock ops, at
+whatever price, for the places where kconv's own kernels cannot run.
+"""
+
+from kconv.builtin.convolution import conv
+from kconv.builtin.choice import refusal, seconds
+from kconv.builtin.kernels import run
+from kconv.builtin.conv_transpose import conv_transpose
+
+NAME = "builtin"
+
+__all__ = ["NAME", "conv", "conv_transpose", "refusal", "run", "seconds"]

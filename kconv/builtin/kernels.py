@@ -1,0 +1,80 @@
+"""The stock kernel of each pass."""
+
+import tensorflow as tf
+
+from kconv.builtin.depthwise import by_channel, is_depthwise, zero_if_empty
+from kconv.operands import sizes_of
+
+_KERNELS = {
+    (2, "forward"): tf.raw_ops.Conv2D,
+    (2, "input_gradient"): tf.raw_ops.Conv2DBackpropInput,
+    (2, "filter_gradient"): tf.raw_ops.Conv2DBackpropFilter,
+    (3, "forward"): tf.raw_ops.Conv3D,
+    (3, "input_gradient"): tf.raw_ops.Conv3DBackpropInputV2,
+    (3, "filter_gradient"): tf.raw_ops.Conv3DBackpropFilterV2,
+}
+_DEPTHWISE_KERNELS = {
+    "forward": tf.raw_ops.DepthwiseConv2dNative,
+    "input_gradient": tf.raw_ops.DepthwiseConv2dNativeBackpropInput,
+    "filter_gradient": tf.raw_ops.DepthwiseConv2dNativeBackpropFilter,
+}
+
+
+def run(pass_, spec, operands):
+    """Computes one pass with one stock kernel, for a problem that is not refused.
+
+    Args:
+        pass_: String, the name of a pass.
+        spec: A `ConvSpec`.
+        operands: An `Operands`; of the one that the pass computes only the shape is
+            taken.
+
+    Returns:
+        A tensor.
+    """
+    x, kernel, dy = operands
+    kernel_shape = kernel.shape
+    strides, dilations = spec.strides, spec.dilation_rate
+    pads = spec.attributes["explicit_paddings"]
+    depthwise = is_depthwise(spec, kernel_shape)
+    if depthwise:
+        kernel = by_channel(spec, kernel, x)
+    if spec.dims == 1:  # as an image of one row
+        # Of depthwise kernels both strides must be the same.
+        strides = (strides[0] if depthwise else 1, *strides)
+        dilations = (1, *dilations)
+        pads = pads and [0, 0, *pads]
+        if pass_ != "input_gradient":
+            x = tf.expand_dims(x, 1)
+        dy = dy if dy is None else tf.expand_dims(dy, 1)
+        kernel = tf.expand_dims(kernel, 0)
+    arguments = {
+        "strides": [1, *strides, 1],
+        "dilations": [1, *dilations, 1],
+        "padding": spec.attributes["padding"],
+        "data_format": "NDHWC" if spec.dims == 3 else "NHWC",
+    }
+    if spec.dims < 3:
+        arguments["explicit_paddings"] = pads and [0, 0, *pads, 0, 0]
+    if depthwise:
+        function = _DEPTHWISE_KERNELS[pass_]
+    else:
+        function = _KERNELS[max(spec.dims, 2), pass_]
+        if spec.dims < 3:
+            arguments["use_cudnn_on_gpu"] = True
+    if pass_ == "forward":
+        arguments |= {"input": x, "filter": kernel}
+    elif pass_ == "input_gradient":
+        sizes = sizes_of(x, tf.int32)
+        if spec.dims == 1:
+            sizes = tf.concat([sizes[:1], [1], sizes[1:]], 0)
+        arguments |= {"input_sizes": sizes, "filter": kernel, "out_backprop": dy}
+    else:
+        sizes = tf.shape(kernel)
+        arguments |= {"input": x, "filter_sizes": sizes, "out_backprop": dy}
+    result = function(**arguments)
+    if pass_ == "filter_gradient" and depthwise:
+        return tf.reshape(zero_if_empty(result, x), kernel_shape)
+    if spec.dims == 1:
+        result = tf.squeeze(result, 0 if pass_ == "filter_gradient" else 1)
+    return result
