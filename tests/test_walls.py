@@ -18,8 +18,8 @@ MOST_LINES = 600
 BELOW_LAYERS = [
     f"kconv/{name}.py"
     for name in (
-        *("spec", "runtime", "explanation", "dispatch", "builtin", "gradients"),
-        *("epilogue", "native", "prepared", "settings"),
+        *("spec", "runtime", "explanation", "dispatch", "gradients", "epilogue"),
+        *("native", "prepared", "settings", "operands", "padding", "transposition"),
     )
 ]
 
@@ -179,7 +179,12 @@ def ops_import_no_layers(sources):
     """Neither does what ops imports, however indirectly; kconv itself aside."""
     modules = {module_of(path): path for path in sources if path.endswith(".py")}
     below = set()
-    waiting = [p for p in modules.values() if p in BELOW_LAYERS or "kconv/ops/" in p]
+    folders = "kconv/ops/", "kconv/builtin/"
+    waiting = [
+        path
+        for path in modules.values()
+        if path in BELOW_LAYERS or path.startswith(folders)
+    ]
     while waiting:
         path = waiting.pop()
         below.add(path)

@@ -6,10 +6,10 @@ and `seconds` what it would cost; choosing between it and kconv is left to
 whatever price, for the places where kconv's own kernels cannot run.
 """
 
-from kconv.builtin.convolution import conv
 from kconv.builtin.choice import refusal, seconds
-from kconv.builtin.kernels import run
 from kconv.builtin.conv_transpose import conv_transpose
+from kconv.builtin.convolution import conv
+from kconv.builtin.kernels import run
 
 NAME = "builtin"
 
