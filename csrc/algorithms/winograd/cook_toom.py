@@ -123,8 +123,10 @@ def cook_toom(m, r, finite=None):
     for j, a in enumerate(finite):
         others = from_roots(finite[:j] + finite[j + 1 :])
         value = sum(c * a**i for i, c in enumerate(others))
-        g.append([a**i / value for i in range(r)])
-        bt.append([*others, Fraction(0)])
+        # Without zero opposite points would have equal odd and opposite even parts.
+        sign = -1 if a < 0 and 0 not in finite else 1
+        g.append([sign * a**i / value for i in range(r)])
+        bt.append([*(sign * c for c in others), Fraction(0)])
     g.append([Fraction(i == r - 1) for i in range(r)])
     bt.append(from_roots(finite))
     return at, g, bt
