@@ -27,8 +27,8 @@ HEADER = Path(__file__).with_name("matrices.h")
 # The finite points for each n: zero, where n is even, then pairs of opposite points,
 # whose rows share their even and odd parts. Of small fractions these were among the
 # best in float32 for 4x4 and 6x6 outputs of 3x3 kernels and 4x4 outputs of 2x2 kernels,
-# and A^T and B^T are exact in it. Points too close to each other make G large, points far
-# from 1 the powers in A^T.
+# and A^T and B^T are exact in it. Points too close to each other make G large, points
+# far from 1 the powers in A^T.
 #
 # A row of G could trade a factor with its row of B^T. That leaves the relative errors
 # as they are, and B^T has its ones already.
