@@ -64,8 +64,8 @@ inline int64_t TilesThatFit(int64_t most, int64_t floats_per_tile) {
 inline constexpr double kMacsPerV = 26;
 inline constexpr double kMacsPerU = 12;
 inline constexpr double kMacsPerM = 11;
-inline constexpr double kMacsPerSharedV = 5;   // read by another thread
-inline constexpr double kMacsPerTapRead = 10;  // of a filter, from memory
+inline constexpr double kMacsPerSharedV = 5;  // read by another thread
+inline constexpr double kMacsPerTapRead = 5;  // of a filter, from memory
 
 // A product of few channels spends its time on M.
 inline double ProductMacs(double macs, int64_t depth) {

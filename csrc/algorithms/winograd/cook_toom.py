@@ -25,9 +25,10 @@ from pathlib import Path
 HEADER = Path(__file__).with_name("matrices.h")
 
 # The finite points for each n: zero, where n is even, then pairs of opposite points,
-# whose rows share their even and odd parts. Of small fractions these were among the best in float32 for
-# 4x4 and 6x6 outputs of 3x3 kernels and 4x4 outputs of 2x2 kernels, and A^T and B^T are exact in it. Points too close
-# to each other make G large, points far from 1 the powers in A^T.
+# whose rows share their even and odd parts. Of small fractions these were among the
+# best in float32 for 4x4 and 6x6 outputs of 3x3 kernels and 4x4 outputs of 2x2 kernels,
+# and A^T and B^T are exact in it. Points too close to each other make G large, points
+# far from 1 the powers in A^T.
 #
 # A row of G could trade a factor with its row of B^T. That leaves the relative errors
 # as they are, and B^T has its ones already.
@@ -123,8 +124,10 @@ def cook_toom(m, r, finite=None):
     for j, a in enumerate(finite):
         others = from_roots(finite[:j] + finite[j + 1 :])
         value = sum(c * a**i for i, c in enumerate(others))
-        g.append([a**i / value for i in range(r)])
-        bt.append([*others, Fraction(0)])
+        # Without zero opposite points would have equal odd and opposite even parts.
+        sign = -1 if a < 0 and 0 not in finite else 1
+        g.append([sign * a**i / value for i in range(r)])
+        bt.append([*(sign * c for c in others), Fraction(0)])
     g.append([Fraction(i == r - 1) for i in range(r)])
     bt.append(from_roots(finite))
     return at, g, bt
