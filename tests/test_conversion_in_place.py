@@ -243,3 +243,12 @@ def test_an_error_leaves_the_model_as_it_was(monkeypatch):
     with pytest.raises(OSError, match="no"):
         kconv.convert(model, in_place=True)
     assert type(model.conv) is layers.Conv2D
+
+
+def test_an_error_of_the_old_class_leaves_the_model_as_it_was():
+    model = keras.Sequential([layers.Conv2D(4, 3), layers.Conv2D(4, 3)])
+    # Keras's constructor refuses both together, kconv's does not.
+    model.layers[1].strides = model.layers[1].dilation_rate = (2, 2)
+    with pytest.raises(TypeError, match="not supported in conjunction"):
+        kconv.convert(model, in_place=True)
+    assert [type(layer) for layer in model.layers] == [layers.Conv2D] * 2
