@@ -252,3 +252,27 @@ def test_an_error_of_the_old_class_leaves_the_model_as_it_was():
     with pytest.raises(TypeError, match="not supported in conjunction"):
         kconv.convert(model, in_place=True)
     assert [type(layer) for layer in model.layers] == [layers.Conv2D] * 2
+
+
+@pytest.mark.parametrize("kind", ("Conv2D", "Conv2DTranspose", "DepthwiseConv2D"))
+def test_activations_that_are_layers(kind):
+    options = {"kernel_size": 3, "activation": layers.PReLU()}
+    if kind != "DepthwiseConv2D":
+        options["filters"] = 4
+    inputs = keras.Input((5, 5, 4))
+    model = keras.Model(inputs, getattr(layers, kind)(**options)(inputs))
+    x = images(2, 5, 5, 4)
+    model(x)  # which builds the activation
+    model.set_weights([images(*v.shape, seed=i) for i, v in enumerate(model.weights)])
+    (layer,) = model.layers[1:]
+    activation, paths = layer.activation, [v.path for v in model.weights]
+    expected = model(x)
+    copy = kconv.convert(model)
+    assert copy.layers[1].activation is not activation
+    np.testing.assert_allclose(copy(x), expected, atol=1e-4)
+    for function in (kconv.convert, kconv.revert):
+        function(model, in_place=True)
+        assert layer.activation is activation
+        assert layer._layers == [activation]
+        assert [v.path for v in model.weights] == paths
+        np.testing.assert_allclose(model(x), expected, atol=1e-4)

@@ -113,9 +113,14 @@ def _changes(layer, twin):
 
 def _differs(value, other):
     """Whether two classes make different things of the same arguments."""
-    # Objects, such as initializers, are those of the layer.
-    plain = bool | int | str | list | dict | inspect.Signature
-    return isinstance(other, plain) and value != other
+    return _is_plain(other) and value != other
+
+
+def _is_plain(value):
+    # Objects, such as initializers and layers, are those of the layer.
+    if isinstance(value, list | dict):
+        return all(map(_is_plain, value.values() if isinstance(value, dict) else value))
+    return isinstance(value, bool | int | str | inspect.Signature)
 
 
 def _bind(layer):
