@@ -75,12 +75,13 @@ def _check_size(mode, shape, axis, pair):
 def _extend(inputs, axis, pair, mode):
     """Pads one axis."""
     before, after = pair
-    if mode == "reflect":
-        pads = [(0, 0)] * inputs.shape.rank
-        pads[axis] = pair
-        return tf.pad(inputs, pads, "REFLECT")
     size = tf.shape(inputs)[axis]
-    if mode == "circular":
+    if mode == "reflect":  # not tf.pad's, which takes no empty batch
+        ends = (
+            tf.reverse(_part(inputs, axis, 1, before), [axis]),
+            tf.reverse(_part(inputs, axis, size - 1 - after, after), [axis]),
+        )
+    elif mode == "circular":
         enough = tf.debugging.assert_greater_equal(
             size,
             tf.maximum(before, after),

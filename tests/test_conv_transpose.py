@@ -288,6 +288,7 @@ def test_nodes_of_a_functional_model():
     again = keras.Model.from_config(model.get_config())
     (node,) = (one for one in again.operations if one.name == "up")
     assert node.arguments["groups"] == 5
+    assert type(kconv.ops.ConvTranspose(groups=np.int64(5)).groups) is int
     kernel.assign(kernel + 1)
     assert np.abs(model(data) - expected).max() > 0
 

@@ -243,3 +243,36 @@ def test_an_error_leaves_the_model_as_it_was(monkeypatch):
     with pytest.raises(OSError, match="no"):
         kconv.convert(model, in_place=True)
     assert type(model.conv) is layers.Conv2D
+
+
+def test_an_error_of_the_old_class_leaves_the_model_as_it_was():
+    model = keras.Sequential([layers.Conv2D(4, 3), layers.Conv2D(4, 3)])
+    # Keras's constructor refuses both together, kconv's does not.
+    model.layers[1].strides = model.layers[1].dilation_rate = (2, 2)
+    with pytest.raises(TypeError, match="not supported in conjunction"):
+        kconv.convert(model, in_place=True)
+    assert [type(layer) for layer in model.layers] == [layers.Conv2D] * 2
+
+
+@pytest.mark.parametrize("kind", ("Conv2D", "Conv2DTranspose", "DepthwiseConv2D"))
+def test_activations_that_are_layers(kind):
+    options = {"kernel_size": 3, "activation": layers.PReLU()}
+    if kind != "DepthwiseConv2D":
+        options["filters"] = 4
+    inputs = keras.Input((5, 5, 4))
+    model = keras.Model(inputs, getattr(layers, kind)(**options)(inputs))
+    x = images(2, 5, 5, 4)
+    model(x)  # which builds the activation
+    model.set_weights([images(*v.shape, seed=i) for i, v in enumerate(model.weights)])
+    (layer,) = model.layers[1:]
+    activation, paths = layer.activation, [v.path for v in model.weights]
+    expected = model(x)
+    copy = kconv.convert(model)
+    assert copy.layers[1].activation is not activation
+    np.testing.assert_allclose(copy(x), expected, atol=1e-4)
+    for function in (kconv.convert, kconv.revert):
+        function(model, in_place=True)
+        assert layer.activation is activation
+        assert layer._layers == [activation]
+        assert [v.path for v in model.weights] == paths
+        np.testing.assert_allclose(model(x), expected, atol=1e-4)

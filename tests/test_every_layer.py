@@ -273,6 +273,16 @@ def test_padding_modes_with_names_and_causal():
     np.testing.assert_allclose(layer(x), expected)
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_padding_modes_of_an_empty_batch(mode):
+    layer = kconv.layers.Conv2D(4, 3, padding="same", padding_mode=mode)
+    with tf.GradientTape() as tape:
+        y = layer(tf.zeros((0, 5, 6, 3)))
+    assert y.shape == (0, 5, 6, 4)
+    (slope,) = tape.gradient(y, [layer.kernel.value])
+    np.testing.assert_array_equal(slope, np.zeros(slope.shape))
+
+
 @pytest.mark.parametrize(("mode", "pads"), [("reflect", 4), ("circular", 5)])
 def test_too_much_padding_is_told(mode, pads):
     layer = kconv.layers.Conv1D(1, 3, padding=((pads, 0),), padding_mode=mode)
@@ -307,7 +317,8 @@ def test_groups_of_transposes(name, layout):
     )
     np.testing.assert_allclose(y, expected, atol=1e-12)
     assert type(layer).from_config(layer.get_config()).groups == 2
-    for groups in (0, 4):
+    assert type(make(name, filters=6, groups=np.int64(2)).groups) is int
+    for groups in (0, 4, None, 2.0, True):
         with pytest.raises(ValueError, match=r"`groups` must be.*Received: groups="):
             make(name, filters=6, groups=groups)
 

@@ -28,18 +28,19 @@ def swap(model, layer_for, operation_for):
     Returns:
         A `Report`.
     """
-    rows, moves = [], []
+    rows, changes = [], []
     # First all is found, then all is changed: an error leaves the model as it is.
     for path, part in _parts(model):
         is_layer = isinstance(part, keras.Layer)
         twin, reason = (layer_for if is_layer else operation_for)(part)
         if twin is not None:
-            moves.append((become if is_layer else _become_operation, part, twin))
+            change_of = _changes if is_layer else _changes_of_operation
+            changes.append(change_of(part, twin))
         if twin is not None or reason is not None:
             became = None if reason else public_name(twin)
             rows.append(Row(path, public_name(part), became, reason))
-    for move, part, twin in moves:
-        move(part, twin)
+    for change in changes:
+        change()
     return Report(rows)
 
 
@@ -51,16 +52,7 @@ def become(layer, twin):
         twin: A layer of the counterpart's class or of the same, of the same config but
             for what only one class takes; not built, and of no use afterwards.
     """
-    if hasattr(layer, "release"):
-        layer.release()  # what was prepared for another algorithm, or is of no use now
-    before, after = vars(type(layer).from_config(config_of(layer))), vars(twin)
-    object.__setattr__(layer, "__class__", type(twin))
-    for name in before.keys() - after.keys():
-        vars(layer).pop(name, None)
-    for name, value in after.items():
-        if name not in before or _differs(before[name], value):
-            setattr(layer, name, value)
-    _bind(layer)
+    _changes(layer, twin)()
 
 
 def trace_again(model):
@@ -100,11 +92,35 @@ def _parts(model):
         waiting.extend(reversed(inside))
 
 
+def _changes(layer, twin):
+    """Returns a function that does what `become` does, and raises no error any more."""
+    before, after = vars(type(layer).from_config(config_of(layer))), vars(twin)
+
+    def change():
+        if hasattr(layer, "release"):
+            # What was prepared for another algorithm, or is of no use now.
+            layer.release()
+        object.__setattr__(layer, "__class__", type(twin))
+        for name in before.keys() - after.keys():
+            vars(layer).pop(name, None)
+        for name, value in after.items():
+            if name not in before or _differs(before[name], value):
+                setattr(layer, name, value)
+        _bind(layer)
+
+    return change
+
+
 def _differs(value, other):
     """Whether two classes make different things of the same arguments."""
-    # Objects, such as initializers, are those of the layer.
-    plain = bool | int | str | list | dict | inspect.Signature
-    return isinstance(other, plain) and value != other
+    return _is_plain(other) and value != other
+
+
+def _is_plain(value):
+    # Objects, such as initializers and layers, are those of the layer.
+    if isinstance(value, list | dict):
+        return all(map(_is_plain, value.values() if isinstance(value, dict) else value))
+    return isinstance(value, bool | int | str | inspect.Signature)
 
 
 def _bind(layer):
@@ -122,9 +138,13 @@ def _bind(layer):
     vars(layer).update(kept)
 
 
-def _become_operation(node, twin):
-    """Makes an operation its twin, in the place in the graph where it is."""
+def _changes_of_operation(node, twin):
+    """As `_changes`, of an operation: it is its twin, where it is in the graph."""
     place = {name: vars(node)[name] for name in ("_inbound_nodes", "_outbound_nodes")}
-    object.__setattr__(node, "__class__", type(twin))
-    vars(node).clear()
-    vars(node).update({**vars(twin), **place})
+
+    def change():
+        object.__setattr__(node, "__class__", type(twin))
+        vars(node).clear()
+        vars(node).update({**vars(twin), **place})
+
+    return change

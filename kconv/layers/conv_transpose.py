@@ -4,6 +4,7 @@ import keras
 
 from kconv import ops
 from kconv.layers.fused import FusedConv
+from kconv.spec import is_integer, plain
 from kconv.transposition import transpose_spec
 
 
@@ -12,10 +13,12 @@ class _ConvTranspose(FusedConv):
 
     def __init__(self, filters, *args, groups=1, **kwargs):
         super().__init__(filters, *args, **kwargs)
-        if groups < 1 or (filters is not None and filters % groups):
+        groups = plain(groups)
+        fits = is_integer(groups) and groups > 0
+        if not fits or (filters is not None and filters % groups):
             raise ValueError(
                 "`groups` must be a positive integer that divides `filters`. Received: "
-                f"groups={groups}, filters={filters}"
+                f"groups={groups!r}, filters={filters}"
             )
         self.groups = groups
 

@@ -66,7 +66,7 @@ class ConvTranspose(ConvOperation):
             name=name,
         )
         self.output_padding = plain(output_padding)
-        self.groups = groups
+        self.groups = plain(groups)
 
     @property
     def arguments(self):
