@@ -1,7 +1,8 @@
 """Keras layers on kconv's convolutions.
 
 All others are Keras's: what `keras.layers` has and kconv has not is here as well, so
-that a program may take `kconv.layers` wherever it took `keras.layers`.
+that a program may take `kconv.layers` wherever it took `keras.layers`. (`import *`
+brings kconv's own only.)
 """
 
 import keras
