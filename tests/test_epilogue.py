@@ -153,7 +153,7 @@ def test_same_bits_for_any_number_of_threads(case, dtype):
     for algorithm, isa in FORCED:
         results = [
             run(problem, x, w, case.bias(dtype), algorithm, isa, threads=threads)
-            for threads in (1, 2, 3, 5)
+            for threads in (1, 2, 5)
         ]
         if results[0] is not None:
             assert len({result.tobytes() for result in results}) == 1

@@ -110,7 +110,7 @@ def test_same_bits_for_any_number_of_threads(case, pass_, dtype, algorithm):
     for isa in core.isas():
         results = [
             run(problem, a, b, algorithm, isa, threads=threads, guard=4096)
-            for threads in (1, 2, 3, 5)
+            for threads in (1, 2, 5)
         ]
         if results[0] is not None:
             assert len({result.tobytes() for result in results}) == 1

@@ -28,7 +28,7 @@ def make_model(layers=kconv.layers):
 
 
 class Subclassed(keras.Model):
-    """A model that `kconv.revert` does not take."""
+    """A model with a `call` of its own."""
 
     def __init__(self):
         super().__init__()
@@ -54,9 +54,9 @@ def files(tmp_path_factory):
 
 
 def run(script, *arguments, **environment):
-    """Runs a script in a fresh process; the test fails if it does."""
+    """Runs a script in a fresh process; whether it came to its end."""
     result = subprocess.run(
-        [sys.executable, "-c", script, *map(str, arguments)],
+        [sys.executable, "-c", f"{script}\nprint('the end')", *map(str, arguments)],
         env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -64,6 +64,7 @@ def run(script, *arguments, **environment):
         timeout=300,
     )
     assert result.returncode == 0, result.stdout
+    return result.stdout.endswith("the end\n")
 
 
 WITH_KCONV = """
@@ -94,7 +95,7 @@ assert exported.serve(x[:0]).shape == (0, 3)
 
 
 def test_exported_model_where_kconv_is_imported(files):
-    run(WITH_KCONV, files)
+    assert run(WITH_KCONV, files)
 
 
 WITHOUT_KCONV = """
@@ -157,7 +158,7 @@ for one, name in ((model, "model"), (subclassed, "subclassed")):
 
 
 def test_models_where_kconv_cannot_be_imported(files):
-    run(WITHOUT_KCONV, files, KCONV_DISABLE_NATIVE="1")
+    assert run(WITHOUT_KCONV, files, KCONV_DISABLE_NATIVE="1")
 
 
 def test_exported_by_stock_kernels():
