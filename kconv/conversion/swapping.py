@@ -93,7 +93,7 @@ def _parts(model):
 
 
 def _changes(layer, twin):
-    """Returns a function that does what `become` does, and raises no error any more."""
+    """Returns a function that does what `become` does, with all that may fail done."""
     before, after = vars(type(layer).from_config(config_of(layer))), vars(twin)
 
     def change():
