@@ -32,7 +32,7 @@ if _backend != "tensorflow":
         f"the first import of keras. Received: KERAS_BACKEND={_backend}"
     )
 
-from kconv import layers, native, ops  # noqa: E402
+from kconv import layers, models, native, ops  # noqa: E402
 from kconv.conversion import convert, revert  # noqa: E402
 from kconv.inference import prepare, release  # noqa: E402
 from kconv.settings import accuracy, set_accuracy  # noqa: E402
@@ -44,6 +44,7 @@ __all__ = [
     "accuracy",
     "convert",
     "layers",
+    "models",
     "ops",
     "prepare",
     "release",
