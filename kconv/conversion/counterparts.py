@@ -19,7 +19,7 @@ _NAMES = (
 KCONV = {getattr(keras.layers, name): getattr(layers, name) for name in _NAMES}
 STOCK = {ours: stock for stock, ours in KCONV.items()}
 
-_OURS = {getattr(layers, name) for name in layers.__all__}
+_OURS = {getattr(layers, name) for name in layers.__all__ if "Conv" in name}
 
 # Stock layers that raise an error when they are called, if their strides differ.
 _EQUAL_STRIDES = keras.layers.DepthwiseConv2D, keras.layers.SeparableConv2D
