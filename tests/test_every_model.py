@@ -17,11 +17,11 @@ SMALL = {
     "alexnet": {"input_shape": (63, 63, 3)},
     "googlenet": {"input_shape": (65, 65, 3), "auxiliary_heads": True},
     "googlenet_bn": {"input_shape": (65, 65, 3)},
-    "hourglass2": {"input_shape": (32, 32, 3), "channels": 32, "order": 2},
-    # Two in a row are above.
+    "hourglass2": {"input_shape": (32, 32, 3), "channels": 32, "order": 1},
+    # Two in a row are above; here is one within another.
     "hourglass8": {
-        **{"input_shape": (32, 32, 3), "channels": 16, "order": 1},
-        **{"stacks": 1, "blocks": 2},
+        **{"input_shape": (32, 32, 3), "channels": 16, "order": 2},
+        **{"stacks": 1},
     },
     "lenet5": {},
 }
