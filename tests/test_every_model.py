@@ -17,10 +17,10 @@ SMALL = {
     "alexnet": {"input_shape": (63, 63, 3)},
     "googlenet": {"input_shape": (65, 65, 3), "auxiliary_heads": True},
     "googlenet_bn": {"input_shape": (65, 65, 3)},
-    "hourglass2": {"input_shape": (32, 32, 3), "channels": 32, "order": 1},
-    # Two in a row are above; here is one within another.
+    "hourglass2": {"input_shape": (16, 16, 3), "channels": 16, "order": 1},
+    # Two in a row are above.
     "hourglass8": {
-        **{"input_shape": (32, 32, 3), "channels": 16, "order": 2},
+        **{"input_shape": (16, 16, 3), "channels": 16, "order": 1},
         **{"stacks": 1},
     },
     "lenet5": {},
@@ -36,7 +36,12 @@ FLOAT64_BOUND = 1e-9
 # Of the largest output, in float32: see test_applications.
 FLOAT32_BOUND = 2e-5
 
-models = pytest.mark.parametrize("name", OWN)
+# Of hundreds of layers, and much like others that are here.
+LARGE = ("googlenet_bn", "hourglass8")
+
+models = pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n in LARGE)) for n in OWN]
+)
 
 
 def small(name, **options):

@@ -6,7 +6,7 @@ import pytest
 
 import kconv
 
-SMALL = {"channels": 8, "order": 1, "classes": 3}
+SMALL = {"channels": 8, "order": 2, "classes": 3}
 
 
 def convolution(n, filters, size):
@@ -74,13 +74,13 @@ def test_maps_and_features():
 
 def test_features_and_maps_go_on():
     keras.utils.set_random_seed(0)
-    model = kconv.models.StackedHourglass(stacks=2, input_shape=(16, 24, 3), **SMALL)
+    model = kconv.models.StackedHourglass(stacks=2, input_shape=(16, 32, 3), **SMALL)
     for weight in model.weights:
         if weight.path.startswith("stack2_"):
             weight.assign(
                 next(w for w in model.weights if w.path == "stack1_" + weight.path[7:])
             )
-    image = np.random.default_rng(0).standard_normal((2, 16, 24, 3))
+    image = np.random.default_rng(0).standard_normal((2, 16, 32, 3))
     kernels = [
         model.get_layer(f"stack1_{part}_again").kernel for part in ("features", "maps")
     ]
@@ -90,7 +90,7 @@ def test_features_and_maps_go_on():
         for kernel, value, factor in zip(kernels, values, kept, strict=True):
             kernel.assign(factor * value)
         first, outputs[kept] = model(image)
-        assert first.shape == (2, 4, 6, 3)
+        assert first.shape == (2, 4, 8, 3)
     # Of the same input the same hourglass makes the same maps.
     np.testing.assert_allclose(outputs[0, 0], first, rtol=1e-5, atol=1e-5)
     for kept in ((1, 0), (0, 1)):

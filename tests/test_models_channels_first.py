@@ -22,7 +22,13 @@ def channels_first():
     keras.backend.clear_session()
 
 
-@pytest.mark.parametrize("name", OPTIONS)
+# Of hundreds of layers, and much like others that are here.
+LARGE = ("googlenet_bn",)
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n in LARGE)) for n in OPTIONS]
+)
 def test_same_as_channels_last(name, channels_first):
     keras.utils.set_random_seed(0)
     *size, channels = OPTIONS[name]["input_shape"]

@@ -98,8 +98,8 @@ class LocalResponseNormalization(keras.layers.Layer):
         first = self.data_format == "channels_first"
         channel = ops.arange(shape[1 if first else -1])
         distance = ops.abs(channel[:, None] - channel[None, :])
-        # A product with a band of ones: for the few hundred channels of an image it
-        # takes less time than as many sums of slices, in the backward pass above all.
+        # A product with a band of ones, and so is the backward pass: shifted slices
+        # would be as many passes through memory, and more on the way back.
         band = ops.cast(distance <= self.depth_radius, x.dtype)
         if first:
             flat = ops.reshape(x, (*shape[:2], math.prod(shape[2:])))
