@@ -1,9 +1,5 @@
 """kconv's layers that are no convolutions: ChannelShuffle and SqueezeExcite."""
 
-import os
-import subprocess
-import sys
-
 import keras
 import numpy as np
 import pytest
@@ -285,20 +281,7 @@ def test_shapes_that_cannot_be_weighed(shape):
         layer(np.zeros((2, 4, 4, 5)))
 
 
-LOAD = """
-import sys
-
-import numpy as np
-
-import kconv
-import keras
-
-model = keras.saving.load_model(sys.argv[1] + "/model.keras")
-np.save(sys.argv[1] + "/y.npy", model(np.load(sys.argv[1] + "/x.npy")))
-"""
-
-
-def test_models_are_converted_saved_and_loaded(tmp_path):
+def test_models_are_converted_and_saved(tmp_path):
     keras.utils.set_random_seed(2)
     inputs = keras.Input((6, 7, 4))
     x = keras.layers.Conv2D(12, 3)(inputs)
@@ -319,12 +302,6 @@ def test_models_are_converted_saved_and_loaded(tmp_path):
         np.testing.assert_allclose(other(images), expected, atol=1e-5)
 
     converted.save(tmp_path / "model.keras")
-    np.save(tmp_path / "x.npy", images)
-    subprocess.run(
-        [sys.executable, "-c", LOAD, str(tmp_path)],
-        check=True,
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
-        timeout=300,
-    )
-    y = np.load(tmp_path / "y.npy")
-    np.testing.assert_allclose(y, converted(images), rtol=1e-5, atol=1e-6)
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(loaded(images), converted(images))
+    assert loaded.get_layer("se").activation is keras.activations.gelu

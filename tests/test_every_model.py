@@ -24,7 +24,7 @@ SMALL = {
         **{"stacks": 1},
     },
     "lenet5": {},
-    "resnext50": {"input_shape": (32, 32, 3), "blocks": (2, 1), "cardinality": 2},
+    "resnext50": {"input_shape": (32, 32, 3), "blocks": (1, 1), "cardinality": 2},
     "se_resnet50": {"input_shape": (32, 32, 3), "blocks": (2, 1)},
     "shufflenet_v1": {"input_shape": (32, 32, 3), "blocks": (2, 1), "groups": 2},
     "shufflenet_v2": {"input_shape": (32, 32, 3), "scale": 0.5, "blocks": (2, 1)},

@@ -48,7 +48,7 @@ ALGORITHMS = ("auto", "auto:strict", "winograd", "gemm", "direct", "builtin")
 
 
 def make_model():
-    """Layers with every kind of algorithm, and an operation."""
+    """Layers with every kind of algorithm, blocks, and an operation."""
     keras.utils.set_random_seed(3)
     inputs = keras.Input((12, 12, 4))
     x = inputs
@@ -58,6 +58,8 @@ def make_model():
         )
         x = layer(x)
     x = kconv.layers.Conv2D(8, 3, padding="same", groups=4)(x)
+    x = kconv.layers.ChannelShuffle(4)(x)
+    x = kconv.layers.SqueezeExcite(4)(x)
     x = kconv.layers.DepthwiseConv2D(3, padding="same", activation="relu")(x)
     x = kconv.layers.SeparableConv2D(8, 3, padding="same", activation="gelu")(x)
     x = kconv.ops.depthwise_conv(x, np.ones((2, 3, 8, 1), "float32"), padding="same")
