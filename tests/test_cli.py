@@ -20,7 +20,13 @@ SMALL = Layer(3, 6, 4, 8)
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["demo", "--help"], ["bench", "layers", "--help"]]
+    "arguments",
+    [
+        ["--help"],
+        ["demo", "--help"],
+        ["bench", "layers", "--help"],
+        ["profile", "--help"],
+    ],
 )
 def test_help(arguments, capsys):
     with pytest.raises(SystemExit) as stopped:
@@ -43,6 +49,10 @@ def test_help(arguments, capsys):
         ["bench", "layers", "--passes", "sideways"],
         ["bench", "layers", "--layers", "deepwise"],
         ["bench", "layers", "--torch-python"],
+        ["profile"],
+        ["profile", "lenet5", "--batch", "0"],
+        ["profile", "lenet5", "--input-shape", "-1"],
+        ["profile", "lenet5", "--passes", "backward"],
     ],
 )
 def test_wrong_arguments(arguments, capsys):

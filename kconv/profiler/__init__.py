@@ -32,8 +32,9 @@ def profile(
     model stays as it is. One that has not been built is built for the shape.
 
     A layer that is called several times has a row for each call; its weights count in
-    the first. A layer that holds others, or whose class is not known, is looked into. What
-    cannot be counted has `macs=None` and a note, and the total says how many rows do.
+    the first. A layer that holds others, or whose class is not known, is looked into.
+    What cannot be counted has `macs=None` and a note, and the total says how many rows
+    do.
 
     Args:
         model: A `keras.Model`, or another layer.
@@ -69,7 +70,8 @@ def profile(
         raise ValueError(f"`model` must be a Keras model or layer. Received: {model!r}")
     if not is_integer(batch_size) or batch_size < 1:
         raise ValueError(
-            f"`batch_size` must be a positive integer. Received: batch_size={batch_size}"
+            "`batch_size` must be a positive integer. Received: "
+            f"batch_size={batch_size!r}"
         )
     passes = (passes,) if isinstance(passes, str) else tuple(passes)
     if not all(pass_ in dispatch.PASSES for pass_ in passes):

@@ -16,18 +16,16 @@ def draw(profile, path):
         profile: A `Profile`.
         path: String or path, of the picture.
     """
-    from matplotlib import pyplot
+    # Not pyplot, which would choose a backend for the whole process.
+    from matplotlib.figure import Figure
 
     few = profile.total.parameters / 100
     rows = [row for row in profile.layers if row.macs or row.parameters > few]
     rows = rows or list(profile.layers)
-    figure, axes = pyplot.subplots(
-        3,
-        figsize=(max(8, min(16, 3 + 0.42 * len(rows))), 9),
-        sharex=True,
-        layout="constrained",
-        gridspec_kw={"hspace": 0.04},
-        height_ratios=(1, 1, 1.1),
+    width = max(8, min(16, 3 + 0.42 * len(rows)))
+    figure = Figure(figsize=(width, 9), layout="constrained")
+    axes = figure.subplots(
+        3, sharex=True, gridspec_kw={"height_ratios": (1, 1, 1.1), "hspace": 0.04}
     )
     figure.suptitle(_title(profile), fontsize=13, fontweight="bold")
     places = range(len(rows))
@@ -42,7 +40,6 @@ def draw(profile, path):
         axis.set_xlim(-0.7, len(rows) - 0.3)
     _names(axes[2], rows)
     figure.savefig(path, dpi=150)
-    pyplot.close(figure)
 
 
 def _title(profile):

@@ -230,6 +230,9 @@ class Fields(NamedTuple):
 
     def collapse(self, shape, axes):
         """What sees everything along axes of a tensor of this shape."""
+        axes = set(axes)
+        if all(axes.isdisjoint(path.places) for path in self.paths):
+            return self
 
         def changed(path):
             for n, place in enumerate(path.places):
@@ -263,6 +266,8 @@ class Fields(NamedTuple):
 
     def place(self, places):
         """The fields with axes of the tensor renamed, by a dictionary or a list."""
+        if places == list(range(len(places))):
+            return self
         return self.map(
             lambda path: path._replace(
                 places=tuple(None if p is None else places[p] for p in path.places)
