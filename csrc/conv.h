@@ -166,6 +166,8 @@ struct Algorithm {
   // Computes. Null, or a sentence where the device failed. May throw
   // std::bad_alloc, from the calling thread only.
   const char* (*run)(const Problem&, const ConvArgs&, Context*);
+  // Multiplications of its products, transforms aside. Null: Problem::Macs.
+  double (*multiplications)(const Problem&) = nullptr;
 };
 
 }  // namespace kconv

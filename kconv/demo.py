@@ -235,28 +235,6 @@ def show_algorithms(model):
     console.print(table)
 
 
-def lenet(convolution):
-    """LeNet-5 with `convolution` as its class of layers.
-
-    Source: LeCun, Bottou, Bengio, Haffner: Gradient-based learning applied to document
-    recognition, 1998.
-    """
-    return keras.Sequential(
-        [
-            keras.Input((32, 32, 1)),
-            convolution(6, 5, activation="tanh"),
-            keras.layers.AveragePooling2D(2),
-            convolution(16, 5, activation="tanh"),
-            keras.layers.AveragePooling2D(2),
-            convolution(120, 5, activation="tanh"),
-            keras.layers.Flatten(),
-            keras.layers.Dense(84, activation="tanh"),
-            keras.layers.Dense(10),
-        ],
-        name="lenet5",
-    )
-
-
 def load_digits(seed):
     """Scikit-learn's digits at LeNet's size: x_train, x_test, y_train, y_test."""
     from sklearn import datasets, model_selection
@@ -274,8 +252,8 @@ def compare_training(output, epochs, seed):
     console.rule("LeNet-5 learns handwritten digits")
     x_train, x_test, y_train, y_test = load_digits(seed)
     models = {
-        "stock": lenet(keras.layers.Conv2D),
-        "kconv": lenet(kconv.layers.Conv2D),
+        name: kconv.models.LeNet5(classifier_activation=None, layers=layers)
+        for name, layers in {"stock": keras.layers, "kconv": kconv.layers}.items()
     }
     models["kconv"].set_weights(models["stock"].get_weights())
     for model in models.values():

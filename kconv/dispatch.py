@@ -47,6 +47,8 @@ class Candidate:
         seconds: Float, its estimate on one core, or None.
         workspace: Int, the bytes it needs beside its operands on one thread, or None
             where that is not known.
+        multiplications: Float, those of its products, transforms aside, or None where
+            that is not known.
         is_strict: Bool, whether it rounds as a plain sum does and lets no NaN out of
             the windows that hold it.
     """
@@ -55,6 +57,7 @@ class Candidate:
     refusal: str | None = None
     seconds: float | None = None
     workspace: int | None = None
+    multiplications: float | None = None
     is_strict: bool = True
 
 

@@ -16,7 +16,8 @@ class Explanation:
         dtype: String.
         candidates: Tuple of `kconv.dispatch.Candidate`, each with `algorithm`,
             `refusal` (a sentence, or None), `seconds` (estimated on one core, or None),
-            `workspace` (bytes on one thread, or None) and `is_strict`.
+            `workspace` (bytes on one thread, or None), `multiplications` (of its
+            products, or None) and `is_strict`.
         chosen: String, the algorithm that runs.
         reason: String, the sentence why.
 

@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 
-from kconv import cli, demo
+from kconv import cli, demo, models
 from kconv.benchmark import calls, layers, report
 from kconv.benchmark.client import Worker
 from kconv.benchmark.layers import Candidate, LayerBenchmark, Measurement
@@ -91,15 +91,14 @@ def test_demo_trains_both_models_alike(tmp_path, capsys):
 
 
 def test_demo_notices_training_that_differs(tmp_path):
-    models = {"stock": demo.lenet(demo.keras.layers.Conv2D)}
-    models["kconv"] = demo.lenet(demo.keras.layers.Conv2D)
+    twins = {name: models.LeNet5() for name in ("stock", "kconv")}
     curves = {
         "stock": {"loss": [1.0, 0.5], "accuracy": [0.5, 0.9]},
         "kconv": {"loss": [1.0, 0.6], "accuracy": [0.5, 0.9]},
     }
-    assert not demo.show_training(models, curves, tmp_path, 360)
+    assert not demo.show_training(twins, curves, tmp_path, 360)
     curves["kconv"]["loss"] = curves["stock"]["loss"]
-    assert demo.show_training(models, curves, tmp_path, 360)
+    assert demo.show_training(twins, curves, tmp_path, 360)
 
 
 def test_demo_notices_outputs_that_differ(capsys):

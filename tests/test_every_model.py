@@ -13,6 +13,7 @@ from kconv.models.registry import OWN
 # Options of the smallest model with all that a full one has.
 SMALL = {
     "lenet5": {},
+    "shufflenet_v2": {"input_shape": (32, 32, 3), "scale": 0.5, "blocks": (2, 1, 1)},
 }
 
 # Of the largest value, in float64: sums of the same products in another order.

@@ -13,6 +13,8 @@ COUNTS = {
     # LeCun et al. 1998, figure 2 and section II.B: C1 156, C3 2416 (dense: all 6 maps
     # to all 16), C5 48120, F6 10164, output 850.
     "lenet5": (61_706, "trainable"),
+    # torchvision's shufflenet_v2_x1_0.
+    "shufflenet_v2": (2_278_604, "trainable"),
     # Keras's documentation, keras.io/api/applications.
     "VGG16": (138_357_544, "all"),
 }

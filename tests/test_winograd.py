@@ -379,3 +379,50 @@ def test_a_layer_learns(dtype):
     losses, exact = histories
     assert losses[-1] < 0.9 * losses[0]
     np.testing.assert_allclose(losses, exact, rtol=1e-3 if dtype == "float32" else 0.1)
+
+
+# Multiplications: a tile of m outputs takes m + r - 1 where a plain sum takes m r.
+
+COUNTED = {
+    "whole tiles": (same((12, 24), (3, 3), 8, 16), {2: 2.25, 4: 4.0, 6: 81 / 16}),
+    "5 taps": (same((8, 8), (5, 5), 8, 16), {2: 100 / 36, 4: 400 / 64}),
+    "one axis": (same((12, 5), (3, 1), 8, 16), {2: 1.5, 4: 2.0, 6: 2.25}),
+    "volume": (same((2, 12, 12), (3, 3, 3), 8, 16), {2: 2.25, 4: 4.0, 6: 81 / 16}),
+    "groups": (same((12, 12), (3, 3), 8, 16, groups=2), {2: 2.25, 4: 4.0, 6: 81 / 16}),
+    # 13 = 3 x 4 + 1 outputs take 7 tiles of 2, 4 of 4 or 3 of 6.
+    "partial tiles": (
+        same((13, 13), (3, 3), 8, 16),
+        {m: (13 * 3 / (n * (m + 2))) ** 2 for m, n in ((2, 7), (4, 4), (6, 3))},
+    ),
+    # Two residues of an axis, of 2 taps each: 2 (m + 1) for 4 m.
+    "strides": (
+        Case((26, 26), (4, 4), 8, 16, strides=(2, 2)),
+        {2: (8 / 6) ** 2, 4: (16 / 10) ** 2},
+    ),
+    # Residues of 2 taps and of 1: m + 1 + m for 3 m.
+    "a missing tap": (
+        Case((25, 25), (3, 3), 8, 16, strides=(2, 2)),
+        {2: (6 / 5) ** 2, 4: (12 / 9) ** 2},
+    ),
+}
+
+
+@pytest.mark.parametrize(("case", "ratios"), COUNTED.values(), ids=COUNTED)
+def test_multiplications(case, ratios):
+    problem = case.problem(core, "forward")
+    rows = {row["algorithm"]: row for row in problem.explain()}
+    for m, ratio in ratios.items():
+        saved = problem.macs / rows[f"winograd:f{m}"]["multiplications"]
+        assert saved == pytest.approx(ratio)
+    assert rows["direct"]["multiplications"] == problem.macs
+    assert rows["depthwise"]["multiplications"] is None
+
+
+@every_pass
+def test_gradients_multiply_as_often(pass_):
+    case, ratios = COUNTED["whole tiles"]
+    problem = case.problem(core, pass_)
+    rows = {row["algorithm"]: row for row in problem.explain()}
+    for m, ratio in ratios.items():
+        saved = problem.macs / rows[f"winograd:f{m}"]["multiplications"]
+        assert saved == pytest.approx(ratio)

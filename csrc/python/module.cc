@@ -183,9 +183,13 @@ class PyProblem {
       entry["refusal"] = refusal ? py::object(py::str(refusal)) : py::none();
       entry["seconds"] = py::none();
       entry["workspace"] = py::none();
+      entry["multiplications"] = py::none();
       if (!refusal) {
         entry["seconds"] = algorithm->cost(problem_, ThisCpu(), isa);
         entry["workspace"] = algorithm->workspace(problem_, isa, 1);
+        entry["multiplications"] = algorithm->multiplications
+                                       ? algorithm->multiplications(problem_)
+                                       : problem_.Macs();
       }
       result.append(entry);
     }

@@ -6,6 +6,7 @@ import keras
 
 from kconv import layers
 from kconv.conversion.configs import config_of, is_known
+from kconv.layers.fused import FusedConv
 
 _NAMES = (
     *("Conv1D", "Conv2D", "Conv3D"),
@@ -19,7 +20,11 @@ _NAMES = (
 KCONV = {getattr(keras.layers, name): getattr(layers, name) for name in _NAMES}
 STOCK = {ours: stock for stock, ours in KCONV.items()}
 
-_OURS = {getattr(layers, name) for name in layers.__all__}
+_OURS = {
+    layer
+    for layer in (getattr(layers, name) for name in layers.__all__)
+    if issubclass(layer, FusedConv)
+}
 
 # Stock layers that raise an error when they are called, if their strides differ.
 _EQUAL_STRIDES = keras.layers.DepthwiseConv2D, keras.layers.SeparableConv2D

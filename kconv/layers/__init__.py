@@ -1,4 +1,4 @@
-"""Keras layers on kconv's convolutions.
+"""Keras layers on kconv's convolutions, and blocks that networks of them are built of.
 
 All others are Keras's: what `keras.layers` has and kconv has not is here as well, so
 that a program may take `kconv.layers` wherever it took `keras.layers`. (`import *`
@@ -7,6 +7,7 @@ brings kconv's own only.)
 
 import keras
 
+from kconv.layers.channel_shuffle import ChannelShuffle
 from kconv.layers.conv import Conv1D, Conv2D, Conv3D
 from kconv.layers.conv_transpose import (
     Conv1DTranspose,
@@ -28,6 +29,7 @@ SeparableConvolution2D = SeparableConv2D
 SeparableConvolution3D = SeparableConv3D
 
 __all__ = [
+    "ChannelShuffle",
     "Conv1D",
     "Conv1DTranspose",
     "Conv2D",

@@ -8,10 +8,12 @@ import keras
 from kconv import layers as kconv_layers
 from kconv.conversion import convert
 from kconv.models.lenet import LeNet5
+from kconv.models.shufflenet_v2 import ShuffleNetV2
 
 # Name -> function, and the arguments that make it of that name.
 OWN = {
     "lenet5": (LeNet5, {}),
+    "shufflenet_v2": (ShuffleNetV2, {}),
 }
 
 APPLICATIONS = {

@@ -56,9 +56,10 @@ def explain(
     Returns:
         An object with the attributes `candidates`, a tuple of objects with
         `algorithm`, `refusal` (a sentence, or None), `seconds` (estimated, on one
-        core), `workspace` (bytes, on one thread) and `is_strict`; `chosen`, the name of
-        the algorithm that runs, not of a family or mode; `reason`, the sentence why;
-        and `pass_`, `input_shape`, `kernel_shape`, `dtype`. `str()` of it is a table.
+        core), `workspace` (bytes, on one thread), `multiplications` (of its products)
+        and `is_strict`; `chosen`, the name of the algorithm that runs, not of a family
+        or mode; `reason`, the sentence why; and `pass_`, `input_shape`,
+        `kernel_shape`, `dtype`. `str()` of it is a table.
 
     Raises:
         ValueError: As `kconv.ops.conv`, or if `pass_` is unknown.

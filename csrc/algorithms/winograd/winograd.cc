@@ -117,6 +117,15 @@ int64_t PreparedBytes(const Problem& problem, Isa isa) {
              : 0;
 }
 
+template <int kOutputs>
+double Multiplications(const Problem& problem) {
+  const Tiling tiling(problem.shape, problem.pass, kOutputs);
+  const ConvShape& s = problem.shape;
+  return tiling.FrequencyCount() * static_cast<double>(tiling.Count()) *
+         static_cast<double>(s.GroupInChannels()) *
+         static_cast<double>(s.out_channels);
+}
+
 template <typename Element>
 void RunPass(int outputs, const Problem& problem, const ConvArgs& args,
              Context* ctx) {
@@ -148,7 +157,8 @@ constexpr Algorithm MakeAlgorithm(const char* name) {
           Cost<kOutputs>,
           PreparedBytes<kOutputs>,
           winograd::PrepareFilter,
-          Run<kOutputs>};
+          Run<kOutputs>,
+          Multiplications<kOutputs>};
 }
 
 }  // namespace
