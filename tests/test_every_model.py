@@ -13,6 +13,9 @@ from kconv.models.registry import OWN
 # Options of the smallest model with all that a full one has.
 SMALL = {
     "lenet5": {},
+    "resnext50": {"input_shape": (32, 32, 3), "blocks": (2, 1, 1, 1), "cardinality": 2},
+    "se_resnet50": {"input_shape": (32, 32, 3), "blocks": (2, 1, 1, 1)},
+    "shufflenet_v1": {"input_shape": (32, 32, 3), "blocks": (2, 1, 1), "groups": 2},
     "shufflenet_v2": {"input_shape": (32, 32, 3), "scale": 0.5, "blocks": (2, 1, 1)},
 }
 

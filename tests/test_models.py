@@ -13,6 +13,12 @@ COUNTS = {
     # LeCun et al. 1998, figure 2 and section II.B: C1 156, C3 2416 (dense: all 6 maps
     # to all 16), C5 48120, F6 10164, output 850.
     "lenet5": (61_706, "trainable"),
+    # torchvision's resnext50_32x4d.
+    "resnext50": (25_028_904, "trainable"),
+    # pytorchcv's seresnet50: ResNet-50's 25,557,032, and 2,530,992 of the gates.
+    "se_resnet50": (28_088_024, "trainable"),
+    # pytorchcv's shufflenet_g3_w1; of 137 million multiplications as in table 1.
+    "shufflenet_v1": (1_865_728, "trainable"),
     # torchvision's shufflenet_v2_x1_0.
     "shufflenet_v2": (2_278_604, "trainable"),
     # Keras's documentation, keras.io/api/applications.

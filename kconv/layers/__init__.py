@@ -16,6 +16,7 @@ from kconv.layers.conv_transpose import (
 )
 from kconv.layers.depthwise import DepthwiseConv1D, DepthwiseConv2D, DepthwiseConv3D
 from kconv.layers.separable import SeparableConv1D, SeparableConv2D, SeparableConv3D
+from kconv.layers.squeeze_excite import SqueezeExcite
 
 # Keras's other names.
 Convolution1D = Conv1D
@@ -51,6 +52,7 @@ __all__ = [
     "SeparableConvolution1D",
     "SeparableConvolution2D",
     "SeparableConvolution3D",
+    "SqueezeExcite",
 ]
 
 

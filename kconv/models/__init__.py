@@ -2,10 +2,16 @@
 
 from kconv.models.lenet import LeNet5
 from kconv.models.registry import build, list
+from kconv.models.resnext import ResNeXt50
+from kconv.models.se_resnet import SEResNet50
+from kconv.models.shufflenet_v1 import ShuffleNetV1
 from kconv.models.shufflenet_v2 import ShuffleNetV2
 
 __all__ = [
     "LeNet5",
+    "ResNeXt50",
+    "SEResNet50",
+    "ShuffleNetV1",
     "ShuffleNetV2",
     "build",
     "list",

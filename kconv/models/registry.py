@@ -8,11 +8,17 @@ import keras
 from kconv import layers as kconv_layers
 from kconv.conversion import convert
 from kconv.models.lenet import LeNet5
+from kconv.models.resnext import ResNeXt50
+from kconv.models.se_resnet import SEResNet50
+from kconv.models.shufflenet_v1 import ShuffleNetV1
 from kconv.models.shufflenet_v2 import ShuffleNetV2
 
 # Name -> function, and the arguments that make it of that name.
 OWN = {
     "lenet5": (LeNet5, {}),
+    "resnext50": (ResNeXt50, {}),
+    "se_resnet50": (SEResNet50, {}),
+    "shufflenet_v1": (ShuffleNetV1, {}),
     "shufflenet_v2": (ShuffleNetV2, {}),
 }
 
@@ -66,9 +72,11 @@ def build(name, /, *, weights=None, layers=kconv_layers, **options):
     >>> model = kconv.models.build("lenet5", classes=26)
     >>> model = kconv.models.build("MobileNetV2", input_shape=(96, 96, 3), classes=5)
     """
-    found = {_plain(known): known for known in list()}.get(_plain(name))
+    names = {_plain(known): known for known in list()}
+    found = names.get(_plain(name))
     if found is None:
-        near = difflib.get_close_matches(str(name), list(), n=3) or list()
+        near = difflib.get_close_matches(_plain(name), names, n=3)
+        near = [names[one] for one in near] or list()
         raise ValueError(
             "`name` must be one of `kconv.models.list()`, such as "
             f"{', '.join(map(repr, near))}. Received: name={name!r}"

@@ -3,8 +3,15 @@
 import keras
 
 from kconv import layers as kconv_layers
-from kconv.models.frame import Frame, channel_axis, normalized, pooled
-from kconv.spec import positive
+from kconv.models.frame import Frame, channel_axis, pooled
+from kconv.models.parts import (
+    checked_blocks,
+    checked_one_of,
+    classified,
+    conv,
+    depthwise,
+    stem,
+)
 
 # Channels of stages 2 to 4 and of the last convolution, by scale: the paper's table 5.
 WIDTHS = {
@@ -72,11 +79,8 @@ def ShuffleNetV2(
     Source: Ma, Zhang, Zheng, Sun, "ShuffleNet V2: practical guidelines for efficient
     CNN architecture design", ECCV 2018 (arXiv:1807.11164).
     """
-    if scale not in WIDTHS:
-        raise ValueError(
-            f"`scale` must be one of {list(WIDTHS)}. Received: scale={scale!r}"
-        )
-    blocks = positive("blocks", blocks, 3)
+    scale = checked_one_of("scale", scale, WIDTHS)
+    blocks = checked_blocks(blocks, 3)
     frame = Frame(
         include_top,
         weights,
@@ -88,61 +92,34 @@ def ShuffleNetV2(
         smallest=32,
     )
     *widths, last = WIDTHS[scale]
-    x = layers.ZeroPadding2D(1, name="stem_pad")(frame.image)
-    x = _conv(x, layers, 24, 3, "stem", strides=2)
-    # Of what is not negative the maximum is that of an image padded with nothing.
-    x = layers.ZeroPadding2D(1, name="pool_pad")(x)
-    x = layers.MaxPooling2D(3, 2, name="pool")(x)
+    x = stem(frame.image, layers, 24, 3)
     for stage, (filters, units) in enumerate(zip(widths, blocks, strict=True), 2):
         x = _strided_unit(x, layers, filters, f"stage{stage}_unit1")
         for i in range(2, units + 1):
             x = _unit(x, layers, f"stage{stage}_unit{i}")
-    x = _conv(x, layers, last, 1, "last")
+    x = conv(x, layers, last, 1, "last")
     if include_top:
-        x = layers.GlobalAveragePooling2D(name="avg_pool")(x)
-        x = layers.Dense(classes, activation=classifier_activation, name="predictions")(
-            x
-        )
+        x = classified(x, layers, classes, classifier_activation)
     else:
         x = pooled(x, layers, pooling)
     return frame.model(x, name)
 
 
-def _conv(x, layers, filters, size, name, strides=1):
-    x = layers.Conv2D(
-        filters, size, strides=strides, use_bias=False, name=f"{name}_conv"
-    )(x)
-    return normalized(x, layers, name, "relu")
-
-
-def _depthwise(x, layers, name, strides=1):
-    if strides > 1:
-        x = layers.ZeroPadding2D(1, name=f"{name}_pad")(x)
-    x = layers.DepthwiseConv2D(
-        3,
-        strides=strides,
-        padding="valid" if strides > 1 else "same",
-        use_bias=False,
-        name=f"{name}_conv",
-    )(x)
-    return normalized(x, layers, name)
-
-
 def _unit(x, layers, name):
     left, right = keras.ops.split(x, 2, axis=channel_axis())
     filters = right.shape[channel_axis()]
-    right = _conv(right, layers, filters, 1, f"{name}_reduce")
-    right = _depthwise(right, layers, f"{name}_depthwise")
-    right = _conv(right, layers, filters, 1, f"{name}_expand")
+    right = conv(right, layers, filters, 1, f"{name}_reduce")
+    right = depthwise(right, layers, f"{name}_depthwise")
+    right = conv(right, layers, filters, 1, f"{name}_expand")
     return _joined(left, right, layers, name)
 
 
 def _strided_unit(x, layers, filters, name):
-    left = _depthwise(x, layers, f"{name}_left_depthwise", strides=2)
-    left = _conv(left, layers, filters // 2, 1, f"{name}_left")
-    right = _conv(x, layers, filters // 2, 1, f"{name}_reduce")
-    right = _depthwise(right, layers, f"{name}_depthwise", strides=2)
-    right = _conv(right, layers, filters // 2, 1, f"{name}_expand")
+    left = depthwise(x, layers, f"{name}_left_depthwise", strides=2)
+    left = conv(left, layers, filters // 2, 1, f"{name}_left")
+    right = conv(x, layers, filters // 2, 1, f"{name}_reduce")
+    right = depthwise(right, layers, f"{name}_depthwise", strides=2)
+    right = conv(right, layers, filters // 2, 1, f"{name}_expand")
     return _joined(left, right, layers, name)
 
 
