@@ -145,6 +145,7 @@ def main():
     history = model.fit(
         make_dataset(x_train, y_train, options.batch),
         epochs=options.epochs,
+        shuffle=False,  # the dataset does that
         validation_data=(x_test, y_test),
         verbose=1 if sys.stdout.isatty() else 2,
     ).history
