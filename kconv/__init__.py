@@ -35,6 +35,7 @@ if _backend != "tensorflow":
 from kconv import layers, models, native, ops  # noqa: E402
 from kconv.conversion import convert, revert  # noqa: E402
 from kconv.inference import prepare, release  # noqa: E402
+from kconv.profiler import profile  # noqa: E402
 from kconv.settings import accuracy, set_accuracy  # noqa: E402
 
 native.ops()
@@ -47,6 +48,7 @@ __all__ = [
     "models",
     "ops",
     "prepare",
+    "profile",
     "release",
     "revert",
     "set_accuracy",

@@ -1,4 +1,4 @@
-"""The command line: `kconv demo | bench | info`. Parses arguments, nothing else."""
+"""The command line: `kconv demo | bench | profile | info`. Parses arguments only."""
 
 import argparse
 import sys
@@ -63,6 +63,22 @@ def _bench_layers(options):
     return 0
 
 
+def _profile(options):
+    from kconv.profiler import command
+
+    command.run(
+        options.model,
+        input_shape=options.input_shape,
+        batch_size=options.batch,
+        passes=options.passes,
+        refusals=options.refusals,
+        json=options.json,
+        csv=options.csv,
+        plot=options.plot,
+    )
+    return 0
+
+
 def _info(options):
     from kconv import info
 
@@ -77,6 +93,7 @@ def _parser():
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_demo(commands)
     _add_bench(commands)
+    _add_profile(commands)
     info = commands.add_parser(
         "info", help="print what a bug report needs: versions, processor, settings"
     )
@@ -191,6 +208,44 @@ def _add_bench(commands):
     )
     for kind in ("csv", "json", "plot"):
         add(f"--{kind}", metavar="FILE", help="write the results there too")
+
+
+def _add_profile(commands):
+    profile = commands.add_parser(
+        "profile",
+        help="what a model costs: work, memory, receptive fields, algorithms",
+        description=(
+            "Prints what each layer of a model costs, without computing anything: its"
+            " output, parameters, multiply-accumulates, bytes of activations,"
+            " arithmetic intensity, receptive field along every path, and the algorithm"
+            " that kconv takes."
+        ),
+    )
+    profile.set_defaults(command=_profile)
+    add = profile.add_argument
+    add("model", metavar="MODEL", help="a name of kconv.models, or a .keras file")
+    add(
+        "--input-shape",
+        nargs="+",
+        type=_positive,
+        metavar="N",
+        help="without the batch, such as 224 224 3 (default: what the model knows)",
+    )
+    add("--batch", type=_positive, default=1, help="images (default: 1)")
+    add(
+        "--passes",
+        nargs="+",
+        choices=("forward", "input_gradient", "filter_gradient"),
+        default=["forward"],
+        help="to name the algorithms of (default: forward)",
+    )
+    add(
+        "--refusals",
+        action="store_true",
+        help="tell for each convolution why algorithms do not take it",
+    )
+    for kind in ("json", "csv", "plot"):
+        add(f"--{kind}", metavar="FILE", help="write the profile there too")
 
 
 def _positive(text):

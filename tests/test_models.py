@@ -10,6 +10,14 @@ from kconv.models.registry import APPLICATIONS, OWN
 # Name -> parameters, all or trainable, and who says so, of the model as it is by
 # default: with 1000 classes and its classifier, unless its source has others.
 COUNTS = {
+    # torchvision's documentation of alexnet, `num_params`.
+    "alexnet": (61_100_840, "all"),
+    # By table 1 of Szegedy et al. 2015: test_googlenet.
+    "googlenet": (6_998_552, "trainable"),
+    "googlenet_bn": (7_005_832, "trainable"),
+    # By the authors' code: test_hourglass.
+    "hourglass2": (6_570_400, "trainable"),
+    "hourglass8": (25_434_112, "trainable"),
     # LeCun et al. 1998, figure 2 and section II.B: C1 156, C3 2416 (dense: all 6 maps
     # to all 16), C5 48120, F6 10164, output 850.
     "lenet5": (61_706, "trainable"),
@@ -30,7 +38,14 @@ def count(weights):
     return sum(int(np.prod(weight.shape)) for weight in weights)
 
 
-@pytest.mark.parametrize("name", COUNTS)
+# It takes 10 seconds to build them.
+LARGE = ("hourglass8",)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[pytest.mark.slow] * (n in LARGE)) for n in COUNTS],
+)
 def test_number_of_parameters(name):
     expected, which = COUNTS[name]
     model = kconv.models.build(name)

@@ -15,6 +15,7 @@ from kconv.layers.conv_transpose import (
     Conv3DTranspose,
 )
 from kconv.layers.depthwise import DepthwiseConv1D, DepthwiseConv2D, DepthwiseConv3D
+from kconv.layers.normalization import LocalResponseNormalization
 from kconv.layers.separable import SeparableConv1D, SeparableConv2D, SeparableConv3D
 from kconv.layers.squeeze_excite import SqueezeExcite
 
@@ -46,6 +47,7 @@ __all__ = [
     "DepthwiseConv1D",
     "DepthwiseConv2D",
     "DepthwiseConv3D",
+    "LocalResponseNormalization",
     "SeparableConv1D",
     "SeparableConv2D",
     "SeparableConv3D",

@@ -1,5 +1,8 @@
 """Whole models: what keras.applications has, converted, and what it lacks."""
 
+from kconv.models.alexnet import AlexNet
+from kconv.models.googlenet import GoogLeNet
+from kconv.models.hourglass import StackedHourglass
 from kconv.models.lenet import LeNet5
 from kconv.models.registry import build, list
 from kconv.models.resnext import ResNeXt50
@@ -8,11 +11,14 @@ from kconv.models.shufflenet_v1 import ShuffleNetV1
 from kconv.models.shufflenet_v2 import ShuffleNetV2
 
 __all__ = [
+    "AlexNet",
+    "GoogLeNet",
     "LeNet5",
     "ResNeXt50",
     "SEResNet50",
     "ShuffleNetV1",
     "ShuffleNetV2",
+    "StackedHourglass",
     "build",
     "list",
 ]

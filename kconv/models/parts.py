@@ -22,15 +22,15 @@ def checked_one_of(name, value, choices):
     return value
 
 
-def checked_blocks(blocks, stages):
+def checked_blocks(blocks, most):
     """Returns a tuple of ints. Raises ValueError if it is not one for each stage."""
     if (
         not isinstance(blocks, tuple | list)
-        or len(blocks) != stages
+        or not 1 <= len(blocks) <= most
         or not all(is_integer(n) and n > 0 for n in blocks)
     ):
         raise ValueError(
-            f"`blocks` must be {stages} positive integers, one for each stage. "
+            f"`blocks` must be up to {most} positive integers, one for each stage. "
             f"Received: blocks={blocks!r}"
         )
     return tuple(map(int, blocks))

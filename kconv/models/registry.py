@@ -7,6 +7,9 @@ import keras
 
 from kconv import layers as kconv_layers
 from kconv.conversion import convert
+from kconv.models.alexnet import AlexNet
+from kconv.models.googlenet import GoogLeNet
+from kconv.models.hourglass import StackedHourglass
 from kconv.models.lenet import LeNet5
 from kconv.models.resnext import ResNeXt50
 from kconv.models.se_resnet import SEResNet50
@@ -15,6 +18,14 @@ from kconv.models.shufflenet_v2 import ShuffleNetV2
 
 # Name -> function, and the arguments that make it of that name.
 OWN = {
+    "alexnet": (AlexNet, {}),
+    "googlenet": (GoogLeNet, {}),
+    "googlenet_bn": (
+        GoogLeNet,
+        {"name": "googlenet_bn", "batch_normalization": True},
+    ),
+    "hourglass2": (StackedHourglass, {"name": "hourglass2", "stacks": 2}),
+    "hourglass8": (StackedHourglass, {"name": "hourglass8", "stacks": 8}),
     "lenet5": (LeNet5, {}),
     "resnext50": (ResNeXt50, {}),
     "se_resnet50": (SEResNet50, {}),

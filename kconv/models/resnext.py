@@ -44,8 +44,8 @@ def ResNeXt50(
         classifier_activation: String or callable, the activation of the classifier;
             None for logits.
         name: String, the name of the model.
-        blocks: Tuple of 4 ints, the bottlenecks of each stage. `(3, 4, 23, 3)` makes
-            ResNeXt-101.
+        blocks: Tuple of ints, the bottlenecks of stages 2 to 5. Fewer make fewer
+            stages, `(3, 4, 23, 3)` makes ResNeXt-101.
         cardinality: Int, the groups of a 3x3 convolution.
         width: Int, the channels of a group in the first stage.
         layers: Module that layers are taken from. `keras.layers` makes the same model

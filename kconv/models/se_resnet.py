@@ -43,8 +43,8 @@ def SEResNet50(
         classifier_activation: String or callable, the activation of the classifier;
             None for logits.
         name: String, the name of the model.
-        blocks: Tuple of 4 ints, the bottlenecks of each stage. `(3, 4, 23, 3)` makes
-            SE-ResNet-101.
+        blocks: Tuple of ints, the bottlenecks of stages 2 to 5. Fewer make fewer
+            stages, `(3, 4, 23, 3)` makes SE-ResNet-101.
         ratio: Int, that of `kconv.layers.SqueezeExcite`.
         layers: Module that layers are taken from. `keras.layers` makes the same model
             of stock layers, but for `kconv.layers.SqueezeExcite`, which is made of

@@ -63,7 +63,7 @@ def ShuffleNetV1(
             channels, as 1 and 3 do at any of these.
         groups: Int, the groups of pointwise convolutions: 1, 2, 3, 4 or 8. The more,
             the wider is the model, of about the same cost.
-        blocks: Tuple of 3 ints, the units of stages 2 to 4.
+        blocks: Tuple of ints, the units of stages 2 to 4. Fewer make fewer stages.
         layers: Module that layers are taken from. `keras.layers` makes the same model
             of stock layers, but for the shuffle.
 

@@ -60,7 +60,7 @@ def ShuffleNetV2(
             None for logits.
         name: String, the name of the model.
         scale: Float, the width: 0.5, 1.0, 1.5 or 2.0.
-        blocks: Tuple of 3 ints, the units of stages 2 to 4.
+        blocks: Tuple of ints, the units of stages 2 to 4. Fewer make fewer stages.
         layers: Module that layers are taken from. `keras.layers` makes the same model
             of stock layers, but for the shuffle.
 
@@ -93,7 +93,7 @@ def ShuffleNetV2(
     )
     *widths, last = WIDTHS[scale]
     x = stem(frame.image, layers, 24, 3)
-    for stage, (filters, units) in enumerate(zip(widths, blocks, strict=True), 2):
+    for stage, (units, filters) in enumerate(zip(blocks, widths, strict=False), 2):
         x = _strided_unit(x, layers, filters, f"stage{stage}_unit1")
         for i in range(2, units + 1):
             x = _unit(x, layers, f"stage{stage}_unit{i}")

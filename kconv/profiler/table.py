@@ -1,0 +1,182 @@
+"""The table of a `Profile`, as plain text and in a terminal."""
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from kconv.profiler.report import FOOTER, shape_text, shapes_of
+
+_SHORT = {
+    "forward": "forward",
+    "input_gradient": "input gradient",
+    "filter_gradient": "filter gradient",
+}
+
+
+def text(profile):
+    """Returns the table, its total and what is to be said of it as plain text."""
+    headings, rows = _cells(profile)
+    widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
+    lines = [_title(profile)]
+    for row in (headings, *rows):
+        cells = (
+            cell.rjust(width) if _is_number(heading) else cell.ljust(width)
+            for cell, width, heading in zip(row, widths, headings, strict=True)
+        )
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join([*lines, "", *summary(profile)])
+
+
+def show(profile):
+    """Prints the table; where a terminal is too narrow, without some columns."""
+    console = Console()
+    headings, rows = _cells(profile)
+    hidden = []
+    while _width(headings, rows) > console.width and len(hidden) < len(_DISPENSABLE):
+        hidden.append(_DISPENSABLE[len(hidden)])
+        n = headings.index(hidden[-1])
+        headings = headings[:n] + headings[n + 1 :]
+        rows = [row[:n] + row[n + 1 :] for row in rows]
+    table = Table(
+        title=_title(profile),
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, _GAP, 0, 0),
+        pad_edge=False,
+    )
+    for heading in headings:
+        number = _is_number(heading)
+        table.add_column(
+            heading,
+            justify="right" if number else "left",
+            style=_STYLES.get(heading),
+            no_wrap=number,
+            overflow="fold",
+        )
+    for row in rows:
+        table.add_row(*map(Text, row))
+    console.print(table)
+    if hidden:
+        hidden = ", ".join(hidden)
+        console.print(f"Not shown in a terminal of this width: {hidden}.", style="dim")
+    for line in summary(profile):
+        console.print(line, markup=False, highlight=False)
+
+
+_GAP = 2
+_STYLES = {"layer": "bold", "algorithm": "cyan", "saves": "green", "note": "dim"}
+# What is left out first.
+_DISPENSABLE = ("FLOP/byte", "memory", "kind")
+
+
+def _width(headings, rows):
+    columns = zip(headings, *rows, strict=True)
+    return sum(max(map(len, column)) + _GAP for column in columns)
+
+
+def summary(profile):
+    """Lines that tell the total, the refusals and the convention."""
+    total = profile.total
+    frozen = total.parameters - total.trainable_parameters
+    lines = [
+        f"parameters   {total.parameters:,} ({frozen:,} of them not trainable),"
+        f" {binary(total.weight_bytes)}",
+        f"MACs         {total.macs:,} ({decimal(total.macs)})",
+        f"activations  {binary(total.activation_bytes)} held for training,"
+        f" {binary(total.peak_bytes)} at most at once in inference",
+    ]
+    if total.uncounted:
+        lines[1] += (
+            f", without {_several(total.uncounted, 'row')} not counted: see the notes"
+        )
+    for pass_ in profile.passes:
+        done = total.multiplications[pass_]
+        if 0 < done < total.macs:
+            lines.append(
+                f"{_SHORT[pass_]}: {decimal(done)} multiplications by the algorithms"
+                f" that kconv takes, {total.saved(pass_):.2f} times fewer"
+            )
+    if profile.refusals:
+        lines += ["", "Refusals:"]
+    width = max((len(one.algorithm) for one in profile.refusals), default=0)
+    heading = None
+    for one in profile.refusals:
+        if heading != (one.layer, one.pass_):
+            heading = one.layer, one.pass_
+            lines.append(f"{one.layer}, {_SHORT[one.pass_]}")
+        lines.append(f"  {one.algorithm:{width}}  {one.sentence}")
+    return [*lines, "", FOOTER]
+
+
+def decimal(number):
+    """A number with three or four digits and a letter, such as `"118.0 M"`."""
+    for unit in ("", " k", " M", " G", " T", " P"):
+        if abs(number) < 1000 or unit == " P":
+            return f"{number:.0f}" if not unit else f"{number:.1f}{unit}"
+        number /= 1000
+
+
+def binary(number):
+    """Bytes, such as `"3.1 MiB"`."""
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if abs(number) < 1024 or unit == "TiB":
+            return f"{number:.0f} B" if unit == "B" else f"{number:.1f} {unit}"
+        number /= 1024
+
+
+def _title(profile):
+    shapes = profile.input_shapes
+    told = [f"{n}: {s}" if len(shapes) > 1 else str(s) for n, s in shapes.items()]
+    return f"{profile.name}, input {', '.join(told)}"
+
+
+def _is_number(heading):
+    return heading not in ("layer", "kind", "output", "note") and not (
+        heading.startswith("algorithm") or heading in _SHORT.values()
+    )
+
+
+def _cells(profile):
+    """Returns the headings and the rows; a column that is empty is left out."""
+    one = len(profile.passes) == 1
+    headings = [
+        *("layer", "kind", "output", "parameters", "MACs", "memory", "FLOP/byte"),
+        "field",
+    ]
+    for pass_ in profile.passes:
+        headings += ["algorithm", "saves"] if one else [_SHORT[pass_], "saves"]
+    headings.append("note")
+    rows = [_row(row, profile.passes) for row in profile.layers]
+    kept = [
+        n
+        for n, heading in enumerate(headings)
+        if heading not in ("note", "saves") or any(row[n] for row in rows)
+    ]
+    return [headings[n] for n in kept], [[row[n] for n in kept] for row in rows]
+
+
+def _row(row, passes):
+    cells = [
+        row.name,
+        row.kind,
+        ", ".join(map(shape_text, shapes_of(row))) or "-",
+        f"{row.parameters:,}",
+        "?" if row.macs is None else decimal(row.macs),
+        binary(row.activation_bytes),
+        "?" if row.intensity is None else f"{row.intensity:.1f}",
+        row.receptive_field,
+    ]
+    for pass_ in passes:
+        name = row.algorithms.get(pass_, "")
+        saved = ""
+        if name and row.macs and row.multiplications[pass_] < row.macs:
+            saved = f"{row.macs / row.multiplications[pass_]:.2f}x"
+        cells += [name, saved]
+    merged = f"{row.merged_fields} fields between these merged"
+    notes = [row.note, merged if row.merged_fields else ""]
+    return [*cells, "; ".join(filter(None, notes))]
+
+
+def _several(count, word):
+    return f"{count} {word}" if count == 1 else f"{count} {word}s"

@@ -1,0 +1,276 @@
+"""Receptive fields, against what gradients see.
+
+The judge is a gradient in float64: with positive weights and no activation an output
+has a gradient by exactly those pixels that it sees. Shapes are such that the window of
+a pixel in the middle lies inside of the image.
+"""
+
+from fractions import Fraction
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import kconv
+from kconv.profiler import receptive_field as rf
+
+L = keras.layers
+DOUBLE = {"dtype": "float64"}
+
+
+def conv(kernel, filters=2, **arguments):
+    return L.Conv2D(filters, kernel, kernel_initializer="ones", **DOUBLE, **arguments)
+
+
+def transposed(kernel, **arguments):
+    return L.Conv2DTranspose(
+        2, kernel, kernel_initializer="ones", **DOUBLE, **arguments
+    )
+
+
+def pool(size, **arguments):
+    return L.AveragePooling2D(size, **DOUBLE, **arguments)
+
+
+def chain(*layers):
+    def network(x):
+        for layer in layers:
+            x = layer(x)
+        return x
+
+    return network
+
+
+def branches(x):
+    x = conv(3, padding="same")(x)
+    wide = conv(5, padding="same")(x)
+    dilated = conv(3, padding="same", dilation_rate=3)(x)
+    x = L.Concatenate(**DOUBLE)([wide, dilated])
+    return conv(2, strides=2)(L.Add(**DOUBLE)([x, conv(1, 4)(x)]))
+
+
+def grouped(x):
+    x = kconv.layers.Conv2D(
+        4, (3, 5), padding=((2, 0), (1, 3)), kernel_initializer="ones", **DOUBLE
+    )(x)
+    return kconv.layers.DepthwiseConv2D(
+        3, strides=(2, 1), depthwise_initializer="ones", **DOUBLE
+    )(x)
+
+
+NETWORKS = {
+    "one": chain(conv(3)),
+    "same": chain(conv(4, padding="same"), conv((3, 2), padding="same")),
+    "dilated": chain(conv(3, dilation_rate=2), conv((2, 3), dilation_rate=(3, 1))),
+    "strided": chain(conv(5, strides=2, padding="same"), conv(3, strides=(2, 3))),
+    "pooled": chain(conv(3), pool(2), conv(3), pool(3, strides=2, padding="same")),
+    "padded": chain(L.ZeroPadding2D(((3, 1), (0, 2)), **DOUBLE), conv(3)),
+    "cropped": chain(conv(3), L.Cropping2D(((2, 1), (0, 3)), **DOUBLE), pool(2)),
+    "transposed": chain(transposed(5, strides=2)),
+    "transposed same": chain(transposed(4, strides=3, padding="same"), conv(3)),
+    "transposed few": chain(transposed(2, strides=3)),
+    "transposed dilated": chain(
+        kconv.layers.Conv2DTranspose(
+            2, 3, dilation_rate=2, kernel_initializer="ones", **DOUBLE
+        ),
+        conv(2),
+    ),
+    "transposed between": chain(conv(3, strides=2), transposed(3, strides=2), conv(3)),
+    "both": chain(
+        kconv.layers.Conv2DTranspose(
+            2, 3, strides=2, dilation_rate=3, kernel_initializer="ones", **DOUBLE
+        )
+    ),
+    "nearest": chain(L.UpSampling2D((2, 3), **DOUBLE), conv(2), pool(3)),
+    "bilinear": chain(L.UpSampling2D(2, interpolation="bilinear", **DOUBLE), conv(3)),
+    "separable": chain(
+        L.SeparableConv2D(
+            3,
+            3,
+            2,
+            depthwise_initializer="ones",
+            pointwise_initializer="ones",
+            **DOUBLE,
+        )
+    ),
+    "branches": branches,
+    "explicit": grouped,
+}
+SIZE = 40
+
+
+def extents(model, position):
+    """First and last pixel with a gradient, along each axis."""
+    x = tf.Variable(np.random.default_rng(0).uniform(1, 2, (1, SIZE, SIZE, 2)))
+    with tf.GradientTape() as tape:
+        output = tf.reduce_sum(model(x)[0, position[0], position[1]])
+    seen = np.abs(tape.gradient(output, x).numpy()[0]).sum(-1) > 0
+    rows, columns = np.nonzero(seen.any(1))[0], np.nonzero(seen.any(0))[0]
+    return [(axis[0], axis[-1]) if len(axis) else None for axis in (rows, columns)]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_gradient_sees_the_field(name):
+    image = keras.Input((SIZE, SIZE, 2), dtype="float64")
+    model = keras.Model(image, NETWORKS[name](image))
+    fields = kconv.profile(model).layers[-1].receptive_fields
+    _, height, width, _ = model.output_shape
+    # Several in the middle: after upsampling they see different numbers of pixels.
+    places = [(height // 2 + n, width // 2 + n) for n in range(-2, 3)]
+    found = [extents(model, place) for place in places]
+    for axis in range(2):
+        pairs = [(p[axis], e[axis]) for p, e in zip(places, found, strict=True)]
+        pairs = [(place, extent) for place, extent in pairs if extent is not None]
+        size = max(field.size[axis] for field in fields)
+        assert max(high - low + 1 for _, (low, high) in pairs) == size
+        if len({field.centre[axis] for field in fields}) > 1:
+            continue
+        stride, centre = fields[0].stride[axis], fields[0].centre[axis]
+        if Fraction(stride).denominator > 1 or centre is None:
+            continue
+        for place, (low, high) in pairs:
+            assert Fraction(int(low + high), 2) == centre + stride * place
+
+
+def test_centres_of_outputs_between_pixels():
+    image = keras.Input((SIZE, SIZE, 2), dtype="float64")
+    x = transposed(4, strides=2, padding="same")(image)
+    model = keras.Model(image, x)
+    (field,) = kconv.profile(model).layers[-1].receptive_fields
+    assert field.stride == (Fraction(1, 2),) * 2
+    # The same phase as output 0, which sees the padding.
+    (low, high), _ = extents(model, (20, 20))
+    assert field.centre[0] == Fraction(int(low + high), 2) - 10
+
+
+def test_formula():
+    """R_i = R_(i-1) + (k_i - 1) d_i times the strides before i."""
+    layers = [(7, 2, 1), (3, 2, 1), (3, 1, 2), (1, 1, 1), (3, 2, 1), (2, 1, 3)]
+    x = image = keras.Input((224, 224, 3))
+    expected, size, stride = [], 1, 1
+    for taps, step, dilation in layers:
+        x = L.Conv2D(2, taps, strides=step, dilation_rate=dilation)(x)
+        size += (taps - 1) * dilation * stride
+        stride *= step
+        expected.append((size, stride))
+    rows = kconv.profile(keras.Model(image, x)).layers
+    found = [(f.size, f.stride) for row in rows for f in row.receptive_fields]
+    assert found == [((size, size), (stride, stride)) for size, stride in expected]
+
+
+def test_known_networks():
+    """The sizes that the article of Araujo, Norris and Sim tells."""
+    for name, last, size in (
+        ("VGG16", "block5_pool", 212),
+        ("ResNet50", "conv5_block3_out", 483),
+    ):
+        model = getattr(keras.applications, name)(
+            weights=None, include_top=False, pooling="avg", input_shape=(224, 224, 3)
+        )
+        rows = {row.name: row for row in kconv.profile(model).layers}
+        assert rows[last].receptive_fields[-1].size == (size, size)
+    assert rows["conv5_block3_out"].receptive_field == f"11-{size}"
+    assert rows["avg_pool"].receptive_field == f"{11 + 6 * 32}-{size + 6 * 32}"
+
+
+def test_two_of_three_see_as_one_of_five():
+    image = keras.Input((28, 28, 1))
+    two = keras.Model(image, chain(L.Conv2D(1, 3), L.Conv2D(1, 3))(image))
+    one = keras.Model(image, L.Conv2D(1, 5)(image))
+    assert [kconv.profile(m).layers[-1].receptive_field for m in (two, one)] == [
+        "5"
+    ] * 2
+
+
+def test_every_path_is_told():
+    x = image = keras.Input((32, 32, 4))
+    for _ in range(3):
+        x = L.Add()([x, L.Conv2D(4, 3, padding="same")(x)])
+    (*_, row) = kconv.profile(keras.Model(image, x)).layers
+    assert [field.size for field in row.receptive_fields] == [
+        (n, n) for n in (1, 3, 5, 7)
+    ]
+    assert {field.centre for field in row.receptive_fields} == {(0, 0)}
+
+
+def test_too_many_paths_keep_the_extremes():
+    x = image = keras.Input((64, 64, 1))
+    sizes = [2**n + 1 for n in range(9)]
+    for size in sizes:
+        wide = L.DepthwiseConv2D((size, 1), padding="same")(x)
+        x = L.Add()([x, wide])
+    (*_, row) = kconv.profile(keras.Model(image, x)).layers
+    found = [field.size[0] for field in row.receptive_fields]
+    assert min(found) == 1
+    assert max(found) == 1 + sum(size - 1 for size in sizes)
+    assert len(found) <= rf.MOST_PATHS
+    assert row.merged_fields > 0
+
+
+def test_each_input_has_its_fields():
+    first, second = (
+        keras.Input((16, 16, 2), name="a"),
+        keras.Input((16, 16, 2), name="b"),
+    )
+    left = L.Conv2D(3, 3, padding="same")(first)
+    right = L.Conv2D(3, (5, 1), padding="same")(second)
+    model = keras.Model([first, second], L.Concatenate()([left, right]))
+    fields = kconv.profile(model).layers[-1].receptive_fields
+    assert {field.input: field.size for field in fields} == {"a": (3, 3), "b": (5, 1)}
+
+
+def test_gates_see_everything():
+    image = keras.Input((16, 16, 4))
+    x = L.Conv2D(8, 3)(image)
+    gate = L.GlobalAveragePooling2D(keepdims=True)(x)
+    gate = L.Dense(8, activation="sigmoid")(gate)
+    model = keras.Model(image, L.Multiply()([x, gate]))
+    row = kconv.profile(model).layers[-1]
+    assert [field.size for field in row.receptive_fields] == [(3, 3), (16, 16)]
+    assert [field.stride for field in row.receptive_fields] == [(1, 1), (0, 0)]
+
+
+def test_places_are_followed_through_reshapes():
+    image = keras.Input((8, 10, 6))
+    x = L.Conv2D(6, 3)(image)
+    x = L.Reshape((6, 8, 2, 3))(x)
+    x = L.Permute((2, 1, 4, 3))(x)
+    x = L.Reshape((8, 6, 6))(x)
+    x = L.Conv2D(2, (1, 5))(x)
+    rows = kconv.profile(keras.Model(image, x)).layers
+    # The second axis is now the first.
+    assert rows[-1].receptive_fields[0].size == (7, 3)
+
+
+def test_shuffled_pixels_are_unknown_until_all_are_seen():
+    image = keras.Input((8, 8, 4))
+    x = L.Conv2D(4, 3)(image)
+    x = L.Reshape((9, 16))(x)
+    tokens = L.Dense(5)(x)
+    x = L.GlobalAveragePooling1D()(tokens)
+    rows = kconv.profile(keras.Model(image, x)).layers
+    assert [row.receptive_field for row in rows[:3]] == ["3", "unknown", "unknown"]
+    x = L.Reshape((36, 4))(L.Conv2D(4, 3)(image))
+    model = keras.Model(image, L.GlobalAveragePooling1D()(x))
+    assert [row.receptive_field for row in kconv.profile(model).layers] == [
+        *("3", "unknown", "8")
+    ]
+
+
+def test_attention_sees_itself_and_all():
+    steps = keras.Input((7, 8))
+    x = L.MultiHeadAttention(2, 4)(steps, steps)
+    (*_, row) = kconv.profile(keras.Model(steps, x)).layers
+    assert row.receptive_field == "1-7"
+
+
+def test_axes():
+    twice = rf.enlarged(rf.IDENTITY, 2)
+    assert twice == rf.Axis(1, (0, 0), (0, 0))
+    assert rf.window(twice, 2).size == 2
+    assert rf.window(twice, 2, stride=2) == rf.IDENTITY
+    assert rf.window(rf.transposed(rf.IDENTITY, 4, 2), 1, 2).stride == 1
+    nothing = rf.transposed(rf.IDENTITY, 1, 2)
+    assert nothing.lows == (0, None)
+    assert rf.everything(nothing, 5) == rf.Axis(0, (0,), (2,))
