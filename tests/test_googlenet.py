@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import kconv
+from kconv.models.googlenet import inception
 
 # Szegedy et al. 2015, table 1: the channels of an input, then filters by column.
 TABLE = {
@@ -62,6 +63,22 @@ def test_order_of_the_first_layers(with_heads):
     names = [layer.name for layer in with_heads.layers]
     first = ["conv1", "pool1", "lrn1", "conv2_reduce", "conv2", "lrn2", "pool2"]
     assert names[2:9] == first
+
+
+def test_branches_of_a_module():
+    image = keras.Input((5, 5, 3))
+    outputs = inception(image, kconv.layers, (2, (4, 3), (5, 6), 7), "one")
+    model = keras.Model(image, outputs)
+    parts = ("1x1", "3x3", "5x5", "pool_proj")
+    for i, part in enumerate(parts, start=1):
+        kernel, bias = model.get_layer(f"one_{part}").weights
+        kernel.assign(0 * kernel)
+        bias.assign(i + 0 * bias)
+    assert model.get_layer("one_3x3").kernel.shape == (3, 3, 4, 3)
+    assert model.get_layer("one_5x5").kernel.shape == (5, 5, 5, 6)
+    y = model(np.ones((1, 5, 5, 3)))
+    expected = np.repeat([1, 2, 3, 4], [2, 3, 6, 7])
+    np.testing.assert_array_equal(y, np.broadcast_to(expected, (1, 5, 5, 18)))
 
 
 def test_auxiliary_heads(with_heads):

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import kconv
+from kconv.models.hourglass import hourglass
 
 SMALL = {"channels": 8, "order": 2, "classes": 3}
 
@@ -30,10 +31,10 @@ def parameters(stacks, n=256, modules=1, maps=16, levels=4):
     stem = [convolution(3, 64, 7), 2 * 64]
     stem += [*residual(64, 128), *residual(128, 128), *residual(128, n)]
     # Each level: up1, low1, low3; the innermost: low2.
-    hourglass = [levels * 3 * one, one]
+    glass = [levels * 3 * one, one]
     head = [one, convolution(n, n, 1), 2 * n, convolution(n, maps, 1)]
     again = [convolution(n, n, 1), convolution(maps, n, 1)]
-    return sum(stem) + stacks * sum(hourglass + head) + (stacks - 1) * sum(again)
+    return sum(stem) + stacks * sum(glass + head) + (stacks - 1) * sum(again)
 
 
 def test_parameters_by_the_authors_code():
@@ -49,6 +50,28 @@ def test_parameters_of_another():
     trained = sum(np.prod(weight.shape) for weight in model.trainable_weights)
     assert trained == parameters(1, 24, modules=2, levels=2)
     assert model.output_shape == (None, 64, 64, 16)
+
+
+def down_and_up(x, order):
+    """An hourglass whose residual blocks pass on what they take."""
+    if order == 0:
+        return x
+    n, height, width, channels = x.shape
+    pooled = x.reshape(n, height // 2, 2, width // 2, 2, channels).max((2, 4))
+    low = down_and_up(pooled, order - 1)
+    return x + low.repeat(2, axis=1).repeat(2, axis=2)
+
+
+def test_hourglass_without_its_residuals():
+    image = keras.Input((16, 24, 4))
+    outputs = hourglass(image, kconv.layers, 4, 1, 3, "one")
+    model = keras.Model(image, outputs)
+    assert len([w for w in model.weights if w.path.endswith("_3_conv/kernel")]) == 10
+    for weight in model.weights:
+        if weight.path.endswith("_3_conv/kernel"):
+            weight.assign(0 * weight)
+    x = np.random.default_rng(0).standard_normal((2, 16, 24, 4)).astype("float32")
+    np.testing.assert_allclose(model(x), down_and_up(x, 3), rtol=1e-5, atol=1e-5)
 
 
 def test_maps_and_features():
