@@ -136,7 +136,16 @@ def test_only_what_is_added_is_weighed():
     assert np.max(after) > 0
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("se_resnet50", "shufflenet_v1"),
+        *(
+            pytest.param(n, marks=pytest.mark.slow)
+            for n in ("resnext50", "shufflenet_v2")
+        ),
+    ],
+)
 def test_images_of_any_size(name):
     model = small(name, input_shape=(None, None, 3), include_top=False)
     fixed = small(name, input_shape=(33, 70, 3), include_top=False)
@@ -177,7 +186,7 @@ def test_wrong_options(name, options, sentence):
         kconv.models.build(name, **options)
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def forgotten():
     """Gives back what Keras holds of models."""
     yield

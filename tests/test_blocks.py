@@ -233,6 +233,12 @@ def test_unknown_sizes_and_empty_batches(spatial, layout):
         assert layer(keras.Input(tuple(unknown[1:]))).shape == tuple(unknown)
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_empty_images_are_shuffled(layout):
+    x = image((4, 0), 6, layout)
+    assert ChannelShuffle(3, layout)(x).shape == x.shape
+
+
 def test_xla():
     x = tf.constant(image((4, 5), 6), "float32")
     for layer in (ChannelShuffle(2), built(SqueezeExcite(2), x.shape)):

@@ -61,7 +61,6 @@ class ChannelShuffle(keras.layers.Layer):
         self.groups = int(groups)
         self.data_format = standard_format(data_format)
         self.supports_masking = True
-        self._build_at_init()
 
     def call(self, inputs):
         """Shuffles the channels.
@@ -77,12 +76,11 @@ class ChannelShuffle(keras.layers.Layer):
         # Folded into one, the other dimensions cost the transposition less.
         if self.data_format == "channels_last":
             folded, order = (-1, self.groups, width), (0, 2, 1)
-        elif None in inputs.shape[2:]:
-            folded = (shape[0], self.groups, width, *shape[2:])
-            order = (0, 2, 1, *range(3, len(folded)))
         else:
-            folded = (-1, self.groups, width, math.prod(inputs.shape[2:]))
-            order = (0, 2, 1, 3)
+            known = None not in inputs.shape[2:]
+            sizes = (math.prod(inputs.shape[2:]),) if known else shape[2:]
+            folded = (shape[0], self.groups, width, *sizes)
+            order = (0, 2, 1, *range(3, len(folded)))
         shuffled = keras.ops.transpose(keras.ops.reshape(inputs, folded), order)
         return keras.ops.reshape(shuffled, shape)
 

@@ -62,10 +62,10 @@ class SqueezeExcite(keras.layers.Layer):
 
     >>> x = np.random.rand(4, 10, 10, 64)
     >>> layer = kconv.layers.SqueezeExcite(ratio=16)
-    >>> layer(x).shape
-    TensorShape([4, 10, 10, 64])
-    >>> [weight.shape for weight in layer.weights]
-    [(64, 4), (4,), (4, 64), (64,)]
+    >>> print(layer(x).shape)
+    (4, 10, 10, 64)
+    >>> layer.count_params()
+    580
 
     Source: Hu, Shen, Albanie, Sun, Wu, "Squeeze-and-excitation networks", CVPR 2018
     (arXiv:1709.01507), section 3.
