@@ -134,6 +134,9 @@ def test_resnet50():
         assert found == getattr(profile.total, name)
     assert profile.total.weight_bytes == 4 * 25_636_712
     assert profile.total.peak_bytes < profile.total.activation_bytes / 10
+    # The longest path is that of Araujo, Norris and Sim.
+    *_, last, pooled, _ = (row.receptive_field for row in profile.layers)
+    assert (last, pooled) == ("11-483", f"{11 + 6 * 32}-{483 + 6 * 32}")
 
 
 # A layer, the shape of its input, its multiply-accumulates.

@@ -159,19 +159,13 @@ def test_formula():
     assert found == [((size, size), (stride, stride)) for size, stride in expected]
 
 
-def test_known_networks():
-    """The sizes that the article of Araujo, Norris and Sim tells."""
-    for name, last, size in (
-        ("VGG16", "block5_pool", 212),
-        ("ResNet50", "conv5_block3_out", 483),
-    ):
-        model = getattr(keras.applications, name)(
-            weights=None, include_top=False, pooling="avg", input_shape=(224, 224, 3)
-        )
-        rows = {row.name: row for row in kconv.profile(model).layers}
-        assert rows[last].receptive_fields[-1].size == (size, size)
-    assert rows["conv5_block3_out"].receptive_field == f"11-{size}"
-    assert rows["avg_pool"].receptive_field == f"{11 + 6 * 32}-{size + 6 * 32}"
+def test_known_network():
+    """The size that the article of Araujo, Norris and Sim tells of VGG-16."""
+    model = keras.applications.VGG16(
+        weights=None, include_top=False, input_shape=(224, 224, 3)
+    )
+    (field,) = kconv.profile(model).layers[-1].receptive_fields
+    assert (field.size, field.stride) == ((212, 212), (32, 32))
 
 
 def test_two_of_three_see_as_one_of_five():
