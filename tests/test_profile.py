@@ -3,8 +3,10 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import kconv
+from kconv.profiler import kinds
 
 L = keras.layers
 
@@ -134,6 +136,9 @@ def test_resnet50():
         assert found == getattr(profile.total, name)
     assert profile.total.weight_bytes == 4 * 25_636_712
     assert profile.total.peak_bytes < profile.total.activation_bytes / 10
+    # The longest path is that of Araujo, Norris and Sim.
+    *_, last, pooled, _ = (row.receptive_field for row in profile.layers)
+    assert (last, pooled) == ("11-483", f"{11 + 6 * 32}-{483 + 6 * 32}")
 
 
 # A layer, the shape of its input, its multiply-accumulates.
@@ -266,3 +271,30 @@ def test_mixed_precision():
     (row,) = kconv.profile(model).layers
     assert row.activation_bytes == 2 * 6 * 6 * 6
     assert row.weight_bytes == 4 * (9 * 4 * 6 + 6)
+
+
+def test_macs_are_those_of_the_graph():
+    """What TensorFlow would compute, out of the shapes of its operations."""
+    shape = (1, 96, 96, 3)
+    model = keras.applications.MobileNet(weights=None, input_shape=shape[1:])
+    graph = tf.function(model).get_concrete_function(tf.TensorSpec(shape)).graph
+    sums = {"Conv2D": slice(3), "DepthwiseConv2dNative": slice(2)}
+    macs = [
+        np.prod(one.outputs[0].shape) * np.prod(one.inputs[1].shape[sums[one.type]])
+        for one in graph.get_operations()
+        if one.type in sums
+    ]
+    assert len(macs) == 1 + 13 + 13 + 1
+    assert totals(model)[1] == sum(macs)
+
+
+def test_both_libraries_layers_are_known():
+    table = kinds._by_layer()
+    names = [
+        name for name in kconv.layers.__all__ if hasattr(L, name) and "Conv" in name
+    ]
+    assert len(names) >= 10
+    for name in names:
+        ours, stock = getattr(kconv.layers, name), getattr(L, name)
+        assert table[ours] is table[stock]
+        assert table[ours].convolutions is not None

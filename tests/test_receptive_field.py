@@ -14,6 +14,7 @@ import tensorflow as tf
 
 import kconv
 from kconv.profiler import receptive_field as rf
+from kconv.profiler.calls import Tracer
 
 L = keras.layers
 DOUBLE = {"dtype": "float64"}
@@ -159,19 +160,13 @@ def test_formula():
     assert found == [((size, size), (stride, stride)) for size, stride in expected]
 
 
-def test_known_networks():
-    """The sizes that the article of Araujo, Norris and Sim tells."""
-    for name, last, size in (
-        ("VGG16", "block5_pool", 212),
-        ("ResNet50", "conv5_block3_out", 483),
-    ):
-        model = getattr(keras.applications, name)(
-            weights=None, include_top=False, pooling="avg", input_shape=(224, 224, 3)
-        )
-        rows = {row.name: row for row in kconv.profile(model).layers}
-        assert rows[last].receptive_fields[-1].size == (size, size)
-    assert rows["conv5_block3_out"].receptive_field == f"11-{size}"
-    assert rows["avg_pool"].receptive_field == f"{11 + 6 * 32}-{size + 6 * 32}"
+def test_known_network():
+    """The size that the article of Araujo, Norris and Sim tells of VGG-16."""
+    model = keras.applications.VGG16(
+        weights=None, include_top=False, input_shape=(224, 224, 3)
+    )
+    (field,) = kconv.profile(model).layers[-1].receptive_fields
+    assert (field.size, field.stride) == ((212, 212), (32, 32))
 
 
 def test_two_of_three_see_as_one_of_five():
@@ -274,3 +269,57 @@ def test_axes():
     nothing = rf.transposed(rf.IDENTITY, 1, 2)
     assert nothing.lows == (0, None)
     assert rf.everything(nothing, 5) == rf.Axis(0, (0,), (2,))
+
+
+def random_layer(random):
+    """A layer in one dimension with positive weights."""
+    one, none = {"kernel_initializer": "ones", **DOUBLE}, DOUBLE
+    taps, stride, rate = (int(n) for n in random.integers((1, 1, 1), (6, 4, 4)))
+    padding = str(random.choice(["valid", "same"]))
+    kinds = [
+        lambda: kconv.layers.Conv1D(
+            1, taps, strides=stride, dilation_rate=rate, padding=padding, **one
+        ),
+        lambda: L.Conv1D(1, taps, padding="causal", dilation_rate=rate, **one),
+        lambda: kconv.layers.Conv1DTranspose(
+            1, taps, strides=stride, dilation_rate=rate, **one
+        ),
+        lambda: L.Conv1DTranspose(1, taps, strides=stride, padding="same", **one),
+        lambda: L.AveragePooling1D(taps, strides=stride, padding=padding, **none),
+        lambda: L.UpSampling1D(stride, **none),
+        lambda: L.ZeroPadding1D((taps, rate), **none),
+        lambda: L.Cropping1D((rate, stride), **none),
+    ]
+    return kinds[random.integers(len(kinds))]()
+
+
+@pytest.mark.parametrize("seed", range(16))
+def test_each_output_of_random_layers(seed):
+    random = np.random.default_rng(seed)
+    size = 120
+    x = image = keras.Input((size, 1), dtype="float64")
+    for _ in range(4):
+        x = random_layer(random)(x)
+    model = keras.Model(image, x)
+    tracer = Tracer()
+    tensor = keras.KerasTensor((1, size, 1), dtype="float64")
+    tracer.trace(model, [tensor], [rf.source(0, (1,))])
+    (path,) = tracer.calls[-1].fields.paths
+
+    values = tf.Variable(random.uniform(1, 2, (1, size, 1)))
+    with tf.GradientTape() as tape:
+        outputs = tf.reshape(model(values), (-1,))
+    seen = tf.reshape(tape.jacobian(outputs, values), (-1, size)).numpy() != 0
+    checked = 0
+    for index, row in enumerate(seen):
+        low, high = path.axes[0].bounds(index)
+        pixels = np.flatnonzero(row)
+        if low is None:
+            assert not pixels.size
+            continue
+        assert all((low <= pixels) & (pixels <= high))
+        # Far from the ends no layer between reads its padding.
+        if low >= size // 4 and high < size - size // 4:
+            assert (pixels[0], pixels[-1]) == (low, high)
+            checked += 1
+    assert checked

@@ -1,5 +1,7 @@
 """What a model costs, layer by layer: `kconv.profile`."""
 
+import re
+
 import keras
 
 from kconv import dispatch
@@ -86,8 +88,10 @@ def profile(
     try:
         results = tracer.trace(model, tensors, inputs.fields(model, shapes))
     except Exception as error:
+        # Keras colours what it says.
+        words = re.sub(r"\x1b\[\d*m", "", str(error))
         raise ValueError(
-            f"The model cannot be called with such inputs: {error} Received: "
+            f"The model cannot be called with such inputs: {words} Received: "
             f"input_shape={input_shape}, batch_size={batch_size}"
         ) from error
     names = inputs.names(model, shapes)

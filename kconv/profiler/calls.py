@@ -196,20 +196,24 @@ class Tracer:
                 raise TypeError("not symbolic")
         except Exception:  # whatever a `call` may raise that gets no values
             del self.calls[start:]
-            self._counted = counted
+            self._counted = set(counted)
+            if isinstance(layer, keras.Function | keras.Sequential):
+                raise  # it only calls layers, and one of them takes no such input
             try:
                 outputs = self._in_graph(layer, args, kwargs)
             except Exception:
                 del self.calls[start:]
                 self._counted = counted
-                if start == 0 and len(self._path) == 1:
-                    raise
-                with self._silence():
-                    outputs = original(layer, *args, **kwargs)
-                self._record(layer, kinds.UNKNOWN, args, kwargs, outputs)
-                self.calls[-1].note = "not counted: its call cannot be traced"
-                return outputs
+                return self._not_traced(layer, original, args, kwargs)
         self._close(layer, start, args, kwargs, outputs)
+        return outputs
+
+    def _not_traced(self, layer, original, args, kwargs):
+        """A row of a layer that tells its shape, but not what it computes."""
+        with self._silence():
+            outputs = original(layer, *args, **kwargs)
+        self._record(layer, kinds.UNKNOWN, args, kwargs, outputs)
+        self.calls[-1].note = "not counted: its call cannot be traced"
         return outputs
 
     def _close(self, layer, start, args, kwargs, outputs):

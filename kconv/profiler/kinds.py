@@ -44,6 +44,7 @@ _LAYERS = {
         *("Add", "Average", "Maximum", "Minimum", "Multiply", "Subtract"),
         *(f"SpatialDropout{rank}" for rank in _RANKS),
         *("RandomBrightness", "RandomContrast", "RandomHue", "RandomSaturation"),
+        *("ChannelShuffle", "LocalResponseNormalization"),
         *("RandomGrayscale", "RandomColorDegeneration", "Solarization"),
     ),
     Kind(macs.none, rules.normalization): (

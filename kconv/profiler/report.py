@@ -121,9 +121,9 @@ class Total:
     weight_bytes: int
     multiplications: dict
 
-    def saved(self, pass_="forward"):
-        """Float, MACs over the multiplications that are left; 1.0 if none is saved."""
-        left = self.multiplications[pass_]
+    def saved(self, pass_=None):
+        """Float, MACs over the multiplications of a pass, by default of the first."""
+        left = self.multiplications[pass_ or next(iter(self.multiplications))]
         return self.macs / left if left else 1.0
 
 

@@ -1,5 +1,7 @@
 """The table of a `Profile`, as plain text and in a terminal."""
 
+import textwrap
+
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -25,7 +27,8 @@ def text(profile):
             for cell, width, heading in zip(row, widths, headings, strict=True)
         )
         lines.append("  ".join(cells).rstrip())
-    return "\n".join([*lines, "", *summary(profile)])
+    width = max(80, *map(len, lines))
+    return "\n".join([*lines, "", *summary(profile, width)])
 
 
 def show(profile):
@@ -75,8 +78,8 @@ def _width(headings, rows):
     return sum(max(map(len, column)) + _GAP for column in columns)
 
 
-def summary(profile):
-    """Lines that tell the total, the refusals and the convention."""
+def summary(profile, width=None):
+    """Lines that tell the total, the refusals and the convention, which is broken."""
     total = profile.total
     frozen = total.parameters - total.trainable_parameters
     lines = [
@@ -99,14 +102,14 @@ def summary(profile):
             )
     if profile.refusals:
         lines += ["", "Refusals:"]
-    width = max((len(one.algorithm) for one in profile.refusals), default=0)
+    longest = max((len(one.algorithm) for one in profile.refusals), default=0)
     heading = None
     for one in profile.refusals:
         if heading != (one.layer, one.pass_):
             heading = one.layer, one.pass_
             lines.append(f"{one.layer}, {_SHORT[one.pass_]}")
-        lines.append(f"  {one.algorithm:{width}}  {one.sentence}")
-    return [*lines, "", FOOTER]
+        lines.append(f"  {one.algorithm:{longest}}  {one.sentence}")
+    return [*lines, "", *(textwrap.wrap(FOOTER, width) if width else [FOOTER])]
 
 
 def decimal(number):
