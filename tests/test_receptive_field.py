@@ -51,6 +51,14 @@ def branches(x):
     return conv(2, strides=2)(L.Add(**DOUBLE)([x, conv(1, 4)(x)]))
 
 
+def halves(x):
+    """Two halves of the channels, and two of the rows side by side."""
+    left, right = keras.ops.split(conv(3, 4)(x), 2, axis=-1)
+    x = L.Add(**DOUBLE)([left, conv(5, padding="same")(right)])
+    _, below = keras.ops.split(x, [13], axis=1)
+    return conv(3)(below)
+
+
 def grouped(x):
     x = kconv.layers.Conv2D(
         4, (3, 5), padding=((2, 0), (1, 3)), kernel_initializer="ones", **DOUBLE
@@ -97,6 +105,7 @@ NETWORKS = {
     ),
     "branches": branches,
     "explicit": grouped,
+    "split": halves,
 }
 SIZE = 40
 
@@ -213,6 +222,27 @@ def test_each_input_has_its_fields():
     model = keras.Model([first, second], L.Concatenate()([left, right]))
     fields = kconv.profile(model).layers[-1].receptive_fields
     assert {field.input: field.size for field in fields} == {"a": (3, 3), "b": (5, 1)}
+
+
+def test_an_input_has_the_name_of_its_layer():
+    model = kconv.models.LeNet5()
+    (field,) = kconv.profile(model).layers[0].receptive_fields
+    assert field.input == model.layers[0].name
+
+
+def test_halves_of_channels_keep_their_places():
+    model = kconv.models.build("shufflenet_v2", classes=5)
+    rows = {row.name: row for row in kconv.profile(model).layers}
+    fields = rows["last_conv"].receptive_fields
+    assert all(None not in field.size for field in fields)
+    # Stem, pool, and per stage a unit of stride 2 and others, by the formula.
+    size, stride = 1, 1
+    for taps, s in [(3, 2), (3, 2)]:
+        size, stride = size + (taps - 1) * stride, stride * s
+    for units in (4, 8, 4):
+        size, stride = size + 2 * stride, stride * 2
+        size += 2 * stride * (units - 1)
+    assert max(field.size[0] for field in fields) == size
 
 
 def test_gates_see_everything():

@@ -387,7 +387,8 @@ class Tracer:
         if call.macs is None and fields is None:
             call.note = "not counted"
         if fields is None:
-            fields = [self._seen(kind, call)] * len(flat)
+            seen = self._seen(kind, call)
+            fields = seen if isinstance(seen, list) else [seen] * len(flat)
         call.fields = rf.union(fields)
         for one, found in zip(flat, fields, strict=True):
             self._fields[self._key(one)] = found

@@ -155,7 +155,10 @@ def names(model, shapes):
     if isinstance(shapes, dict):
         return list(shapes)
     if isinstance(model, keras.Function):
-        return [one.name for one in model.inputs]
+        layers = private.layers_in(model)
+        layers = [one for one in layers if isinstance(one, keras.layers.InputLayer)]
+        named = {id(layer.output): layer.name for layer in layers}
+        return [named.get(id(one), one.name) for one in model.inputs]
     count = len(flat_shapes(shapes))
     return ["input"] if count == 1 else [f"input_{n}" for n in range(count)]
 

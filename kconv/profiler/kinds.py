@@ -127,8 +127,9 @@ _OPERATIONS = {
     Kind(macs.none, rules.repeat): ("Repeat",),
     Kind(macs.none, rules.stack): ("Stack",),
     Kind(macs.none, rules.get_item): ("GetItem",),
+    Kind(macs.none, rules.split): ("Split",),
     Kind(macs.none, rules.unknown): (
-        *("Take", "TakeAlongAxis", "Slice", "SliceUpdate", "Split", "Flip"),
+        *("Take", "TakeAlongAxis", "Slice", "SliceUpdate", "Flip"),
         *("Roll", "Tile", "Unstack", "Resize"),
         *("Moveaxis", "ArraySplit", "Sort", "Argsort", "TopK", "OneHot", "MultiHot"),
         *("CropImages", "PadImages", "DepthToSpace", "SpaceToDepth", "Rot90"),

@@ -1,4 +1,8 @@
-"""Receptive fields, kind by kind. Each function takes a `Call` and returns `Fields`."""
+"""Receptive fields, kind by kind.
+
+Each function takes a `Call` and returns the `Fields` of its outputs, or a list with
+those of each.
+"""
 
 import math
 
@@ -383,6 +387,16 @@ def stack(call):
     new = call.operation.axis % rank
     places = [n + (n >= new) for n in range(rank - 1)]
     return rf.union(fields.place(places) for _, fields in call.operands)
+
+
+def split(call):
+    """Of `keras.ops.split`: each output begins where the one before it ends."""
+    shape, fields = call.operands[0]
+    axis, first, found = call.operation.axis % len(shape), 0, []
+    for output in call.output_shapes:
+        found.append(fields.along(_from(first, 1), [axis]))
+        first += output[axis]
+    return found
 
 
 def get_item(call):
