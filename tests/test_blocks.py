@@ -92,7 +92,7 @@ class TestAsKerasTestsItsLayers(testing.TestCase):
                 expected_num_trainable_weights=4,
                 expected_num_non_trainable_weights=0,
                 expected_num_losses=2 * ("kernel_regularizer" in options),
-                supports_masking=False,
+                supports_masking=True,
                 custom_objects={"SqueezeExcite": SqueezeExcite},
             )
 
@@ -163,6 +163,16 @@ def test_names_and_sizes_of_weights():
         ("se/expand/kernel", (2, 40)),
         ("se/expand/bias", (40,)),
     ]
+
+
+def test_masked_steps_do_not_open_gates():
+    x = image((5,), 4).astype("float32")
+    x[:, 3:] = 0
+    layer = built(SqueezeExcite(2, activation="tanh"), x.shape)
+    y = layer(keras.layers.Masking()(x))
+    np.testing.assert_allclose(y[:, :3], layer(x[:, :3]), rtol=1e-6)
+    assert np.abs(y - layer(x)).max() > 1e-3
+    np.testing.assert_array_equal(y._keras_mask, [[1, 1, 1, 0, 0]] * 2)
 
 
 def test_gradients_of_weighing_are_differences():

@@ -1,6 +1,7 @@
 """Normalization that Keras lacks."""
 
 import math
+import numbers
 
 import keras
 from keras import ops
@@ -69,8 +70,17 @@ class LocalResponseNormalization(keras.layers.Layer):
                 "`depth_radius` must be an integer that is not negative. "
                 f"Received: depth_radius={depth_radius!r}"
             )
+        for name, value in (("bias", bias), ("alpha", alpha), ("beta", beta)):
+            if (
+                not isinstance(value, numbers.Real)
+                or isinstance(value, bool)
+                or not math.isfinite(value)
+            ):
+                raise ValueError(
+                    f"`{name}` must be a finite number. Received: {name}={value!r}"
+                )
         # The sum that is raised to a power is positive then.
-        if not bias > 0 or not alpha >= 0:
+        if bias <= 0 or alpha < 0:
             raise ValueError(
                 "`bias` must be positive, and `alpha` must not be negative. "
                 f"Received: bias={bias!r}, alpha={alpha!r}"

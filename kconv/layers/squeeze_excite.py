@@ -20,6 +20,8 @@ class SqueezeExcite(keras.layers.Layer):
     first of `max(1, channels // ratio)` units, the second of `channels`. The weights
     are `reduce/kernel`, `reduce/bias`, `expand/kernel` and `expand/bias`.
 
+    Of 3D inputs with a mask the mean leaves masked steps out, and the mask goes on.
+
     Args:
         ratio: int, what the number of channels is divided by, rounded down, between the
             dense layers.
@@ -94,6 +96,7 @@ class SqueezeExcite(keras.layers.Layer):
         self.activation = keras.activations.get(activation)
         self.gate_activation = keras.activations.get(gate_activation)
         self.data_format = standard_format(data_format)
+        self.supports_masking = True
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.bias_initializer = keras.initializers.get(bias_initializer)
         self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)

@@ -21,7 +21,8 @@ def AlexNet(
     It is the network of torchvision, and takes its weights, with two things to mind: a
     kernel has its axes in another order, and `fc6` takes the values of an image row by
     row, not channel by channel. The fourth convolution has 256 filters, as Krizhevsky's
-    own code for one tower; the paper's footnote says 384. Of its 61,100,840 parameters
+    own code for one tower; the paper's footnote says 384. As in torchvision there is no
+    local response normalization. Of its 61,100,840 parameters
     2,469,696 are left without the classifier.
 
     Convolutions and hidden layers begin with weights drawn as by He et al. 2015, for
@@ -68,6 +69,7 @@ def AlexNet(
         input_shape,
         pooling,
         classes,
+        classifier_activation,
         default_shape=(224, 224, 3),
         smallest=63,
         is_fixed=True,

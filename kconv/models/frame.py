@@ -4,9 +4,8 @@ import os
 
 import keras
 
+from kconv.models.checks import check_activation, check_pooling, checked_positive
 from kconv.spec import is_integer
-
-POOLINGS = (None, "avg", "max")
 
 
 def channel_axis():
@@ -55,6 +54,7 @@ class Frame:
         input_shape: Tuple of ints or None, the shape of the image. Sizes may be None.
         pooling: None, `"avg"` or `"max"`.
         classes: Int, the number of classes.
+        classifier_activation: String, callable or None.
         default_shape: Tuple (height, width, channels), which `input_shape` is if it is
             not given.
         smallest: Int, the least height and width.
@@ -75,6 +75,7 @@ class Frame:
         input_shape,
         pooling,
         classes,
+        classifier_activation,
         *,
         default_shape,
         smallest,
@@ -87,15 +88,9 @@ class Frame:
                 "`weights` must be None or the path of a file with weights: there are "
                 f"none to download. Received: weights={weights!r}"
             )
-        if pooling not in POOLINGS:
-            raise ValueError(
-                f"`pooling` must be one of {list(POOLINGS)}. "
-                f"Received: pooling={pooling!r}"
-            )
-        if not is_integer(classes) or classes < 1:
-            raise ValueError(
-                f"`classes` must be a positive integer. Received: classes={classes!r}"
-            )
+        check_pooling(pooling)
+        checked_positive("classes", classes)
+        check_activation("classifier_activation", classifier_activation)
         self._weights = weights
         self._is_given = input_tensor is not None
         if self._is_given:
@@ -138,7 +133,8 @@ def _default_shape(shape, include_top):
 
 
 def _checked_tensor(tensor, input_shape):
-    if not isinstance(tensor, keras.KerasTensor):
+    # One that is made by hand is no layer's, and begins no model.
+    if not isinstance(tensor, keras.KerasTensor) or not _maker(tensor):
         raise ValueError(
             "`input_tensor` must be a Keras tensor, such as `keras.Input` returns. "
             f"Received: input_tensor={tensor!r}"
@@ -150,6 +146,10 @@ def _checked_tensor(tensor, input_shape):
             f"input_shape={tuple(input_shape)}, input_tensor.shape={tensor.shape}"
         )
     return tensor
+
+
+def _maker(tensor):
+    return getattr(tensor, "_keras_history", (None,))[0]
 
 
 def _check_shape(name, shape, smallest, is_fixed):

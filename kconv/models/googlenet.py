@@ -99,6 +99,7 @@ def GoogLeNet(
         input_shape,
         pooling,
         classes,
+        classifier_activation,
         default_shape=(224, 224, 3),
         smallest=65 if auxiliary_heads else 32,
         is_fixed=bool(auxiliary_heads),

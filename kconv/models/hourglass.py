@@ -1,8 +1,8 @@
 """Stacked hourglass networks."""
 
 from kconv import layers as kconv_layers
+from kconv.models.checks import checked_positive
 from kconv.models.frame import Frame, channel_axis, normalized, pooled
-from kconv.spec import is_integer
 
 
 def StackedHourglass(
@@ -77,7 +77,10 @@ def StackedHourglass(
     ECCV 2016, in the details the authors' code (github.com/princeton-vl/pose-hg-train,
     `src/models/hg.lua`).
     """
-    _check_positive(stacks=stacks, channels=channels, blocks=blocks, order=order)
+    stacks = checked_positive("stacks", stacks)
+    channels = checked_positive("channels", channels)
+    blocks = checked_positive("blocks", blocks)
+    order = checked_positive("order", order)
     if channels % 2:
         raise ValueError(f"`channels` must be even. Received: channels={channels!r}")
     least = 4 * 2**order
@@ -88,6 +91,7 @@ def StackedHourglass(
         input_shape,
         pooling,
         classes,
+        classifier_activation,
         default_shape=(256, 256, 3),
         smallest=least,
     )
@@ -210,11 +214,3 @@ def _conv(x, layers, filters, size, name, padding="same", **options):
         name=name,
         **options,
     )(x)
-
-
-def _check_positive(**values):
-    for name, value in values.items():
-        if not is_integer(value) or value < 1:
-            raise ValueError(
-                f"`{name}` must be a positive integer. Received: {name}={value!r}"
-            )

@@ -63,6 +63,7 @@ def LeNet5(
         input_shape,
         pooling,
         classes,
+        classifier_activation,
         default_shape=(32, 32, 1),
         smallest=32,
         is_fixed=True,

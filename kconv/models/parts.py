@@ -1,39 +1,6 @@
 """What networks for images of 224x224 pixels share, padded as PyTorch pads."""
 
 from kconv.models.frame import normalized
-from kconv.spec import is_integer
-
-
-def checked_positive(name, value):
-    """Returns an int. Raises ValueError if it is no positive integer."""
-    if not is_integer(value) or value < 1:
-        raise ValueError(
-            f"`{name}` must be a positive integer. Received: {name}={value!r}"
-        )
-    return int(value)
-
-
-def checked_one_of(name, value, choices):
-    """Returns a value. Raises ValueError if it is none of some numbers."""
-    if value not in list(choices):
-        raise ValueError(
-            f"`{name}` must be one of {list(choices)}. Received: {name}={value!r}"
-        )
-    return value
-
-
-def checked_blocks(blocks, most):
-    """Returns a tuple of ints. Raises ValueError if it is not one for each stage."""
-    if (
-        not isinstance(blocks, tuple | list)
-        or not 1 <= len(blocks) <= most
-        or not all(is_integer(n) and n > 0 for n in blocks)
-    ):
-        raise ValueError(
-            f"`blocks` must be up to {most} positive integers, one for each stage. "
-            f"Received: blocks={blocks!r}"
-        )
-    return tuple(map(int, blocks))
 
 
 def conv(x, layers, filters, size, name, *, strides=1, groups=1, activation="relu"):

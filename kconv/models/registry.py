@@ -92,7 +92,7 @@ def build(name, /, *, weights=None, layers=kconv_layers, **options):
             "`name` must be one of `kconv.models.list()`, such as "
             f"{', '.join(map(repr, near))}. Received: name={name!r}"
         )
-    if layers not in (kconv_layers, keras.layers):
+    if layers is not kconv_layers and layers is not keras.layers:
         raise ValueError(
             "`layers` must be the module kconv.layers or keras.layers. "
             f"Received: layers={layers!r}"

@@ -2,8 +2,9 @@
 
 from kconv import layers as kconv_layers
 from kconv.models.bottlenecks import trunk
+from kconv.models.checks import checked_blocks, checked_positive
 from kconv.models.frame import Frame, pooled
-from kconv.models.parts import checked_blocks, checked_positive, classified
+from kconv.models.parts import classified
 
 
 def ResNeXt50(
@@ -76,6 +77,7 @@ def ResNeXt50(
         input_shape,
         pooling,
         classes,
+        classifier_activation,
         default_shape=(224, 224, 3),
         smallest=32,
     )

@@ -1,15 +1,9 @@
 """ShuffleNet."""
 
 from kconv import layers as kconv_layers
+from kconv.models.checks import checked_blocks, checked_one_of
 from kconv.models.frame import Frame, channel_axis, pooled
-from kconv.models.parts import (
-    checked_blocks,
-    checked_one_of,
-    classified,
-    conv,
-    depthwise,
-    stem,
-)
+from kconv.models.parts import classified, conv, depthwise, stem
 
 # Channels of stage 2, of half those of stage 3 and so on, by groups: the paper's
 # table 1.
@@ -99,6 +93,7 @@ def ShuffleNetV1(
         input_shape,
         pooling,
         classes,
+        classifier_activation,
         default_shape=(224, 224, 3),
         smallest=32,
     )

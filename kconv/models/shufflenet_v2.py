@@ -3,15 +3,9 @@
 import keras
 
 from kconv import layers as kconv_layers
+from kconv.models.checks import checked_blocks, checked_one_of
 from kconv.models.frame import Frame, channel_axis, pooled
-from kconv.models.parts import (
-    checked_blocks,
-    checked_one_of,
-    classified,
-    conv,
-    depthwise,
-    stem,
-)
+from kconv.models.parts import classified, conv, depthwise, stem
 
 # Channels of stages 2 to 4 and of the last convolution, by scale: the paper's table 5.
 WIDTHS = {
@@ -88,6 +82,7 @@ def ShuffleNetV2(
         input_shape,
         pooling,
         classes,
+        classifier_activation,
         default_shape=(224, 224, 3),
         smallest=32,
     )
