@@ -34,7 +34,7 @@ NUDGE = 1e-7
 
 # Largest difference of the logits after the first step over the largest logit. Batch
 # normalisation lets a step multiply what differs.
-TOLERANCE = 1e-3
+TOLERANCE = 1e-4
 
 
 def load_data(size, seed):
