@@ -36,11 +36,14 @@ def show(profile):
     console = Console()
     headings, rows = _cells(profile)
     hidden = []
-    while _width(headings, rows) > console.width and len(hidden) < len(_DISPENSABLE):
-        hidden.append(_DISPENSABLE[len(hidden)])
-        n = headings.index(hidden[-1])
-        headings = headings[:n] + headings[n + 1 :]
-        rows = [row[:n] + row[n + 1 :] for row in rows]
+    for heading in _DISPENSABLE:
+        if _width(headings, rows) <= console.width:
+            break
+        if heading in headings:
+            hidden.append(heading)
+            kept = [n for n, one in enumerate(headings) if one != heading]
+            headings = [headings[n] for n in kept]
+            rows = [[row[n] for n in kept] for row in rows]
     table = Table(
         title=_title(profile),
         title_justify="left",
@@ -54,8 +57,8 @@ def show(profile):
             heading,
             justify="right" if number else "left",
             style=_STYLES.get(heading),
-            no_wrap=number,
-            overflow="fold",
+            no_wrap=heading not in _FOLDED,
+            overflow="fold" if heading in _FOLDED else "ellipsis",
         )
     for row in rows:
         table.add_row(*map(Text, row))
@@ -70,7 +73,9 @@ def show(profile):
 _GAP = 2
 _STYLES = {"layer": "bold", "algorithm": "cyan", "saves": "green", "note": "dim"}
 # What is left out first.
-_DISPENSABLE = ("FLOP/byte", "memory", "kind")
+_DISPENSABLE = ("FLOP/byte", "memory", "kind", "saves", "output", "parameters")
+# What goes on in the next line where it is too long.
+_FOLDED = ("layer", "note", "algorithm", *_SHORT.values())
 
 
 def _width(headings, rows):
