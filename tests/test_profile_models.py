@@ -323,6 +323,23 @@ def test_several_inputs():
     )
 
 
+def test_dictionaries_of_inputs_in_any_order():
+    image, row = keras.Input((8, 8, 3), name="z"), keras.Input((5,), name="a")
+    seen = L.GlobalAveragePooling2D()(L.Conv2D(4, 3, name="see")(image))
+    model = keras.Model({"z": image, "a": row}, seen + L.Dense(4)(row))
+    found = kconv.profile(model)
+    (see,) = (one for one in found.layers if one.name == "see")
+    (field,) = see.receptive_fields
+    assert (field.input, field.size) == ("z", (3, 3))
+    assert found.input_shapes == {"z": (1, 8, 8, 3), "a": (1, 5)}
+    for shapes in ({"a": (5,), "z": (8, 8, 3)}, [(8, 8, 3), (5,)]):
+        assert kconv.profile(model, shapes) == found
+    with pytest.raises(ValueError, match="must fit"):
+        kconv.profile(model, {"b": (5,), "z": (8, 8, 3)})
+    nested = keras.Model({"x": [image], "y": row}, seen + L.Dense(4)(row))
+    assert kconv.profile(nested).total.macs == found.total.macs
+
+
 def test_other_threads_are_left_alone():
     model, found = keras.Sequential([L.Dense(3)]), []
 
