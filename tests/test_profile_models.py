@@ -217,6 +217,30 @@ def test_layers_of_ones_own_are_one_row():
     assert row.algorithms["forward"] in kconv.ops.algorithms()
 
 
+def test_tensorflow_layers_of_ones_own_are_one_row():
+    class Own(L.Layer):
+        def build(self, shape):
+            self.kernel = self.add_weight(name="kernel", shape=(3, 3, shape[-1], 5))
+
+        def call(self, x):
+            return tf.nn.conv2d(x, self.kernel, 1, "SAME")
+
+    # What Keras takes for sparse: a product with a number.
+    double = L.Lambda(lambda x: x * 2)
+    model = keras.Sequential([keras.Input((8, 8, 4)), double, Own(name="own")])
+    row = kconv.profile(model).layers[-1]
+    assert (row.name, row.parameters, row.macs) == ("own", 180, 64 * 9 * 4 * 5)
+    moved = 4 * (64 * 4 + 180 + 64 * 5)
+    assert row.intensity == pytest.approx(2 * row.macs / moved)
+
+
+def test_both_directions_see_what_their_layers_do():
+    both = L.Bidirectional(L.ConvLSTM2D(4, 3))
+    model = keras.Sequential([keras.Input((5, 8, 8, 3)), both])
+    fields = [row.receptive_field for row in kconv.profile(model).layers]
+    assert fields == ["5 x 8 x 8"] * 3
+
+
 def test_subclasses_that_compute_something_else():
     model = keras.Sequential([keras.Input((8, 8, 4)), Scaled(3, 3)])
     (row,) = kconv.profile(model).layers
@@ -299,6 +323,23 @@ def test_several_inputs():
     )
 
 
+def test_dictionaries_of_inputs_in_any_order():
+    image, row = keras.Input((8, 8, 3), name="z"), keras.Input((5,), name="a")
+    seen = L.GlobalAveragePooling2D()(L.Conv2D(4, 3, name="see")(image))
+    model = keras.Model({"z": image, "a": row}, seen + L.Dense(4)(row))
+    found = kconv.profile(model)
+    (see,) = (one for one in found.layers if one.name == "see")
+    (field,) = see.receptive_fields
+    assert (field.input, field.size) == ("z", (3, 3))
+    assert found.input_shapes == {"z": (1, 8, 8, 3), "a": (1, 5)}
+    for shapes in ({"a": (5,), "z": (8, 8, 3)}, [(8, 8, 3), (5,)]):
+        assert kconv.profile(model, shapes) == found
+    with pytest.raises(ValueError, match="must fit"):
+        kconv.profile(model, {"b": (5,), "z": (8, 8, 3)})
+    nested = keras.Model({"x": [image], "y": row}, seen + L.Dense(4)(row))
+    assert kconv.profile(nested).total.macs == found.total.macs
+
+
 def test_other_threads_are_left_alone():
     model, found = keras.Sequential([L.Dense(3)]), []
 
@@ -316,6 +357,32 @@ def test_other_threads_are_left_alone():
     assert found[0].shape == (2, 3)
 
 
+def test_nodes_that_other_threads_make_stay():
+    """A model may be called on a `keras.Input` while another thread profiles it."""
+    dense = L.Dense(4)
+    dense.build((None, 4))
+    made = []
+
+    class Waiting(L.Layer):
+        def call(self, x):
+            image = keras.Input((4,))
+            build = lambda: made.append(keras.Model(image, dense(image)))  # noqa: E731
+            thread = threading.Thread(target=build)
+            thread.start()
+            thread.join()
+            return x * 2
+
+    model = keras.Sequential([keras.Input((4,)), dense, dense])
+    model.add(Waiting())
+    made.clear()
+    before = len(dense._inbound_nodes)
+    kconv.profile(model)
+    assert len(made) == 1
+    assert len(dense._inbound_nodes) == before + 1
+    assert made[0].get_config()["layers"][1]["inbound_nodes"]
+    assert keras.models.clone_model(made[0]).output_shape == (None, 4)
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -326,6 +393,8 @@ def test_other_threads_are_left_alone():
         ({"input_shape": (2, 2, 3)}, "cannot be called.*Received"),
         ({"input_shape": (8, 8, 3), "batch_size": 0}, "batch_size.*Received"),
         ({"input_shape": (8, 8, 3), "passes": ["back"]}, "passes.*Received"),
+        ({"input_shape": (8, 8, 3), "passes": ()}, "passes.*Received: passes=\\(\\)"),
+        ({"input_shape": (8, 8, 3), "passes": None}, "passes.*Received: passes=None"),
     ],
 )
 def test_wrong_arguments(arguments, words):

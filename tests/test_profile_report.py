@@ -153,6 +153,28 @@ def test_show(profile, width, monkeypatch, capsys):
         assert row.name in words
 
 
+def test_narrow_terminals_break_no_words(monkeypatch, capsys):
+    name = "a_branch_with_a_name_that_is_long"
+    image = keras.Input((8, 8, 4))
+    x = L.AveragePooling2D(2, name="pool")(L.Conv2D(4, 3, name=name)(image))
+    found = kconv.profile(keras.Model(image, x, name="[bold]net"))
+    for width in (120, 80, 60, 40):
+        monkeypatch.setenv("COLUMNS", str(width))
+        found.show()
+        title, headings, _, first, second, *_ = capsys.readouterr().out.split("\n")
+        assert title.startswith("[bold]net, input")
+        assert headings.split()[0] == "layer"
+        assert first.split()[0] == (name if width > 60 else "…" + name[-15:])
+        assert second.split()[0] == "pool"
+        assert ("AveragePooling2D" in second) == (width > 80)
+
+
+def test_a_pipe_gets_all_columns(profile, monkeypatch, capsys):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    profile.show()
+    assert capsys.readouterr().out == f"{profile}\n"
+
+
 def test_numbers_are_short():
     assert [table.decimal(n) for n in (0, 7, 1500, 118_013_952, 4e12)] == [
         *("0", "7", "1.5 k", "118.0 M", "4.0 T")
@@ -244,3 +266,16 @@ def test_command_on_a_name(monkeypatch, capsys):
 def test_command_without_a_file(capsys):
     assert cli.main(["profile", "missing.keras"]) == 1
     assert "no such file. Received: missing.keras" in capsys.readouterr().err
+
+
+def test_command_on_a_file_with_a_class_that_is_not_known(tmp_path, capsys):
+    class Mine(L.Layer):
+        def call(self, x):
+            return x
+
+    path = tmp_path / "mine.keras"
+    keras.Sequential([keras.Input((4,)), Mine()]).save(path)
+    assert cli.main(["profile", str(path)]) == 1
+    words = capsys.readouterr().err
+    assert "Mine" in words
+    assert f"Received: {path}" in words

@@ -1,5 +1,6 @@
 """What a model costs, layer by layer: `kconv.profile`."""
 
+import contextlib
 import re
 
 import keras
@@ -75,15 +76,21 @@ def profile(
             "`batch_size` must be a positive integer. Received: "
             f"batch_size={batch_size!r}"
         )
-    passes = (passes,) if isinstance(passes, str) else tuple(passes)
-    if not all(pass_ in dispatch.PASSES for pass_ in passes):
+    batch_size = int(batch_size)
+    asked = (passes,) if isinstance(passes, str) else passes
+    if (
+        not isinstance(asked, list | tuple)
+        or not asked
+        or not all(pass_ in dispatch.PASSES for pass_ in asked)
+    ):
         raise ValueError(
             f"`passes` must be some of {list(dispatch.PASSES)}. Received: "
-            f"passes={passes}"
+            f"passes={passes!r}"
         )
+    passes = tuple(dict.fromkeys(asked))
     shapes = inputs.shapes_of(model, input_shape)
     _build(model, shapes, input_dtype)
-    tensors = inputs.tensors(model, shapes, int(batch_size), input_dtype)
+    tensors = inputs.tensors(model, shapes, batch_size, input_dtype)
     tracer = Tracer()
     try:
         results = tracer.trace(model, tensors, inputs.fields(model, shapes))
@@ -114,11 +121,6 @@ def _build(model, shapes, dtype):
     if isinstance(model, keras.Sequential):
         model.build((None, *shapes))
         return
-    nodes = private.Nodes()
-    nodes.remember(model)
-    try:
+    # The batch may be needed; if it is something else, tracing tells.
+    with private.no_nodes(), contextlib.suppress(Exception):
         model(*inputs.tensors(model, shapes, None, dtype))
-    except Exception:
-        return  # the batch may be needed; if it is something else, tracing tells
-    finally:
-        nodes.restore()

@@ -85,7 +85,6 @@ class Tracer:
         self._path = []
         self._waiting = []  # layers whose `call` comes next
         self._is_recording = False
-        self._nodes = private.Nodes()
         self._graph = None
 
     def trace(self, model, inputs, fields):
@@ -109,20 +108,18 @@ class Tracer:
             self._operation_call,
             self._operation_symbolic_call,
         )
-        with private.names_kept(), hooks:
+        with private.names_kept(), private.no_nodes(), hooks:
             try:
                 self._is_recording = True
                 results = model(*inputs)
             finally:
                 self._is_recording = False
-                self._nodes.restore()
         flat = keras.tree.flatten(results)
         return [self._known(self._key(one)) for one in flat]
 
     # What Keras calls.
 
     def _layer_call(self, layer, original, args, kwargs):
-        self._nodes.remember(layer)
         if not self._is_recording:
             return original(layer, *args, **kwargs)
         self._path.append(layer.name)
@@ -165,7 +162,6 @@ class Tracer:
         return outputs
 
     def _operation_symbolic_call(self, operation, original, args, kwargs):
-        self._nodes.remember(operation)
         with self._silence():
             outputs = original(operation, *args, **kwargs)
         name = type(operation).__name__
@@ -219,6 +215,12 @@ class Tracer:
     def _close(self, layer, start, args, kwargs, outputs):
         """Makes one row of a layer that calls operations only; tells of its weights."""
         inside = self.calls[start:]
+        if [call.operation for call in inside] == [layer]:
+            # Only what its TensorFlow operations do: the weights are theirs.
+            (call,) = inside
+            call.name, call.weights = self._name(), self._take_weights(layer)
+            call.used_bytes = sum(map(bytes_of_weight, layer.weights))
+            return
         holds = isinstance(layer, keras.Model) or any(
             isinstance(call.operation, keras.Layer) for call in inside
         )
@@ -275,9 +277,9 @@ class Tracer:
         made = [key for call in self.calls[start:] for key in call.outputs[:1]]
         with self._silence():
             outputs = original(layer, *args, **kwargs)
-        self._record(
-            layer, kinds.Kind(lambda call: 0, rules.recurrent), args, {}, outputs
-        )
+        halves = rf.union(call.fields for call in self.calls[start:])
+        kind = kinds.Kind(lambda call: 0, lambda call: halves)
+        self._record(layer, kind, args, {}, outputs)
         self.calls[-1].inputs = made
         self.calls[-1].note = ""
         return outputs
@@ -286,6 +288,7 @@ class Tracer:
 
     def _in_graph(self, layer, args, kwargs):
         """Traces a `call` into a graph; returns symbolic tensors of Keras."""
+        args, kwargs = keras.tree.map_structure(self._dense, (args, kwargs))
         given = [one for one in keras.tree.flatten((args, kwargs)) if _is_tensor(one)]
         tracer, outer, made = self, self._graph, []
 
@@ -318,6 +321,14 @@ class Tracer:
         self._rest_of_graph(layer, graph, flat)
         return outputs
 
+    def _dense(self, value):
+        """A tensor that no operation takes for sparse, as Keras does `x * 2`."""
+        if not isinstance(value, keras.KerasTensor) or not value.sparse:
+            return value
+        dense = keras.KerasTensor(value.shape, dtype=value.dtype)
+        self._alias(dense, value)
+        return dense
+
     def _rest_of_graph(self, layer, graph, outputs):
         """A row for the operations of TensorFlow that no layer of it explains."""
         found, left = graph.macs()
@@ -334,6 +345,11 @@ class Tracer:
         call.output_shapes = [tuple(one.shape) for one in own]
         call.output_dtypes = [keras.backend.standardize_dtype(o.dtype) for o in own]
         call.inputs = graph.read
+        sizes = dict(self.inputs)
+        for one in self.calls:
+            shapes = zip(one.output_shapes, one.output_dtypes, strict=True)
+            sizes |= zip(one.outputs, (size_in_bytes(*s) for s in shapes), strict=True)
+        call.input_bytes = sum(sizes.get(key, 0) for key in set(graph.read))
         self.calls.append(call)
 
     def _in_graph_call(self, layer, original, args, kwargs):
@@ -352,7 +368,6 @@ class Tracer:
     # Rows.
 
     def _record(self, operation, kind, args, kwargs, outputs, fields=None):
-        self._nodes.remember(operation)
         call = Call(operation, self._name(), arguments=args)
         is_layer = isinstance(operation, keras.Layer)
         if is_layer:

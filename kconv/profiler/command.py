@@ -62,10 +62,14 @@ def load(name, input_shape=None):
         ValueError: If there is none.
     """
     path = pathlib.Path(name)
-    if path.suffix in (".keras", ".h5") or path.exists():
-        if not path.exists():
+    if path.suffix in (".keras", ".h5") or path.is_file():
+        if not path.is_file():
             raise ValueError(f"There is no such file. Received: {name}")
-        return keras.saving.load_model(path, compile=False)
+        try:
+            return keras.saving.load_model(path, compile=False)
+        except TypeError as error:  # a class that is not known here
+            words = str(error).strip().splitlines() or ["it cannot be read."]
+            raise ValueError(f"{words[-1]} Received: {name}") from error
     from kconv import models
 
     arguments = {} if input_shape is None else {"input_shape": input_shape}

@@ -39,10 +39,19 @@ def shapes_of(model, input_shape):
     shapes = _standard(input_shape)
     if known is None:
         return shapes
+    if isinstance(known, dict) and not isinstance(shapes, dict):
+        listed = shapes if isinstance(shapes, list) else [shapes]
+        if len(listed) == len(known):
+            shapes = dict(zip(known, listed, strict=True))
+    same = not isinstance(known, dict) or known.keys() == shapes.keys()
     given, wanted = flat_shapes(shapes), flat_shapes(known)
-    fits = len(given) == len(wanted) and all(
-        len(a) == len(b) and all(m in (None, n) for n, m in zip(a, b, strict=True))
-        for a, b in zip(given, wanted, strict=True)
+    fits = (
+        same
+        and len(given) == len(wanted)
+        and all(
+            len(a) == len(b) and all(m in (None, n) for n, m in zip(a, b, strict=True))
+            for a, b in zip(given, wanted, strict=True)
+        )
     )
     if not fits:
         raise ValueError(
@@ -70,6 +79,8 @@ def _known_shapes(model):
     if isinstance(struct, keras.KerasTensor):
         return tuple(struct.shape[1:])
     if isinstance(struct, dict):
+        if any(map(keras.tree.is_nested, struct.values())):
+            return [tuple(one.shape[1:]) for one in model.inputs]
         return {name: tuple(one.shape[1:]) for name, one in struct.items()}
     return [tuple(one.shape[1:]) for one in keras.tree.flatten(struct)]
 
@@ -106,15 +117,15 @@ def _one(shape, received):
 
 
 def flat_shapes(shapes):
-    """List of the shapes in a structure."""
+    """List of the shapes in a structure, in Keras's order: keys are sorted."""
     if isinstance(shapes, dict):
-        return list(shapes.values())
+        return [shapes[name] for name in sorted(shapes)]
     return shapes if isinstance(shapes, list) else [shapes]
 
 
 def _packed(like, shapes):
     if isinstance(like, dict):
-        return dict(zip(like, shapes, strict=True))
+        return dict(zip(sorted(like), shapes, strict=True))
     return list(shapes) if isinstance(like, list) else shapes[0]
 
 
@@ -153,7 +164,7 @@ def tensors(model, shapes, batch_size, dtype=None):
 def names(model, shapes):
     """Names of the inputs, in order."""
     if isinstance(shapes, dict):
-        return list(shapes)
+        return sorted(shapes)
     if isinstance(model, keras.Function):
         layers = private.layers_in(model)
         layers = [one for one in layers if isinstance(one, keras.layers.InputLayer)]

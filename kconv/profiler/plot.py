@@ -4,6 +4,8 @@
 _WORK, _WEIGHTS, _FIELD, _GRID = "#4269d0", "#efb118", "#3ca951", "#d9dce3"
 # Names below the bars, while they can be read.
 _MOST_NAMES = 40
+# Dots of the receptive fields, while they are apart.
+_MOST_MARKERS = 80
 
 
 def draw(profile, path):
@@ -84,7 +86,9 @@ def _fields(axis, rows, profile):
     places = [n for n, _ in known]
     low, high = [min(s) for _, s in known], [max(s) for _, s in known]
     axis.fill_between(places, low, high, color=_FIELD, alpha=0.2, linewidth=0)
-    style = {"color": _FIELD, "marker": "o", "markersize": 3.5}
+    style = {"color": _FIELD}
+    if len(rows) <= _MOST_MARKERS:
+        style |= {"marker": "o", "markersize": 3.5}
     axis.plot(places, high, linewidth=1.8, **style)
     if low != high:
         axis.plot(places, low, linewidth=1, linestyle="--", **style)
@@ -113,15 +117,13 @@ def _say(axis, place, value):
 
 
 def _names(axis, rows):
+    from kconv.profiler.table import short
+
     if len(rows) <= _MOST_NAMES:
         places = range(len(rows))
     else:
         step = -(-len(rows) // _MOST_NAMES)
         places = range(0, len(rows), step)
-    names = [_short(rows[n].name) for n in places]
+    names = [short(rows[n].name) for n in places]
     axis.set_xticks(places, names, rotation=60, ha="right", rotation_mode="anchor")
     axis.tick_params(axis="x", labelsize=8)
-
-
-def _short(name, most=28):
-    return name if len(name) <= most else "…" + name[1 - most :]

@@ -2,18 +2,19 @@
 
 Keras has no hook that sees each call of a layer or an operation, so for as long as a
 model is traced these stand in the place of its methods. A call with symbolic tensors
-leaves nodes behind on layers, and each operation that is made counts up the names
-of later ones: both are put back.
+would leave nodes behind on layers, and each operation that is made counts up the names
+of later ones: the first are not made, the second is put back.
 """
 
 import contextlib
+import inspect
 import threading
 
 import keras
 from keras.src.backend.common import global_state
+from keras.src.ops.node import Node
 
 _lock = threading.RLock()
-_NODES = "_inbound_nodes", "_outbound_nodes"
 _NAMES = "object_name_uids"
 
 
@@ -38,6 +39,33 @@ def hooks(layer_call, layer_symbolic_call, operation_call, operation_symbolic_ca
         (keras.Operation, "__call__"): operation_call,
         (keras.Operation, "symbolic_call"): operation_symbolic_call,
     }
+    with _replaced(places):
+        yield
+
+
+@contextlib.contextmanager
+def no_nodes():
+    """Has calls with symbolic tensors leave no nodes on layers, in this thread.
+
+    Those of graphs that are built meanwhile, from a `keras.Input` on, stay.
+    """
+    with _replaced({(Node, "__init__"): _node}):
+        yield
+
+
+def _node(node, original, args, kwargs):
+    # Not made and taken away again: other threads may count nodes meanwhile.
+    given = inspect.signature(original).bind(node, *args, **kwargs).arguments
+    read = keras.tree.flatten((given.get("call_args"), given.get("call_kwargs")))
+    read = [one for one in read if isinstance(one, keras.KerasTensor)]
+    # That of a `keras.Input` reads nothing.
+    if not read or any(hasattr(one, "_keras_history") for one in read):
+        original(node, *args, **kwargs)
+
+
+@contextlib.contextmanager
+def _replaced(places):
+    """Puts functions in the places of methods in this thread."""
     with _lock:
         originals = {place: vars(place[0])[place[1]] for place in places}
         try:
@@ -59,25 +87,6 @@ def _in_this_thread(function, original):
         return function(self, original, args, kwargs)
 
     return method
-
-
-class Nodes:
-    """Takes the nodes away again that calls leave on operations."""
-
-    def __init__(self):
-        self._before = {}
-
-    def remember(self, operation):
-        """Keeps in mind which nodes an operation has, before it is called."""
-        if id(operation) not in self._before:
-            lengths = tuple(len(vars(operation)[name]) for name in _NODES)
-            self._before[id(operation)] = operation, lengths
-
-    def restore(self):
-        """Takes away all that came since."""
-        for operation, lengths in self._before.values():
-            for name, length in zip(_NODES, lengths, strict=True):
-                del vars(operation)[name][length:]
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """The table of a `Profile`, as plain text and in a terminal."""
 
+import os
 import textwrap
 
 from rich import box
@@ -34,37 +35,31 @@ def text(profile):
 def show(profile):
     """Prints the table; where a terminal is too narrow, without some columns."""
     console = Console()
-    headings, rows = _cells(profile)
-    hidden = []
-    for heading in _DISPENSABLE:
-        if _width(headings, rows) <= console.width:
-            break
-        if heading in headings:
-            hidden.append(heading)
-            kept = [n for n, one in enumerate(headings) if one != heading]
-            headings = [headings[n] for n in kept]
-            rows = [[row[n] for n in kept] for row in rows]
+    if not (console.is_terminal or console.is_jupyter or "COLUMNS" in os.environ):
+        print(profile)  # into a file or a pipe, which have no width
+        return
+    headings, rows, hidden = _fitting(*_cells(profile), console.width)
     table = Table(
-        title=_title(profile),
+        title=Text(_title(profile)),
         title_justify="left",
         box=box.SIMPLE_HEAD,
-        padding=(0, _GAP, 0, 0),
+        padding=(0, _GAP - 1, 0, 0),  # a divider is one more
         pad_edge=False,
+        show_edge=False,
     )
     for heading in headings:
-        number = _is_number(heading)
         table.add_column(
             heading,
-            justify="right" if number else "left",
+            justify="right" if _is_number(heading) else "left",
             style=_STYLES.get(heading),
-            no_wrap=heading not in _FOLDED,
-            overflow="fold" if heading in _FOLDED else "ellipsis",
+            no_wrap=heading != "note",
+            overflow="ellipsis",
         )
     for row in rows:
         table.add_row(*map(Text, row))
     console.print(table)
     if hidden:
-        hidden = ", ".join(hidden)
+        hidden = ", ".join(dict.fromkeys(hidden))
         console.print(f"Not shown in a terminal of this width: {hidden}.", style="dim")
     for line in summary(profile):
         console.print(line, markup=False, highlight=False)
@@ -72,15 +67,43 @@ def show(profile):
 
 _GAP = 2
 _STYLES = {"layer": "bold", "algorithm": "cyan", "saves": "green", "note": "dim"}
-# What is left out first.
-_DISPENSABLE = ("FLOP/byte", "memory", "kind", "saves", "output", "parameters")
-# What goes on in the next line where it is too long.
-_FOLDED = ("layer", "note", "algorithm", *_SHORT.values())
+# What is left out first. None: names of layers are cut before the rest is.
+_DISPENSABLE = ("FLOP/byte", "memory", "kind", "saves", None, "output", "parameters")
+_LEAST_NAME, _LEAST_NOTE = 16, 24
+
+
+def _fitting(headings, rows, width):
+    """Leaves out columns, and beginnings of names, until a table fits.
+
+    Returns:
+        The headings, the rows, and the headings that were left out.
+    """
+    hidden = []
+    for one in _DISPENSABLE:
+        while one in headings and _width(headings, rows) > width:
+            hidden.append(one)
+            n = headings.index(one)
+            headings = headings[:n] + headings[n + 1 :]
+            rows = [row[:n] + row[n + 1 :] for row in rows]
+        excess = _width(headings, rows) - width
+        if one is None and excess > 0:
+            most = max((len(row[0]) for row in rows), default=0) - excess
+            most = max(_LEAST_NAME, most)
+            rows = [[short(name, most), *others] for name, *others in rows]
+    return headings, rows, hidden
 
 
 def _width(headings, rows):
-    columns = zip(headings, *rows, strict=True)
-    return sum(max(map(len, column)) + _GAP for column in columns)
+    """Characters of a table; notes are broken, between words."""
+    widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
+    if headings[-1] == "note":
+        widths[-1] = min(widths[-1], _LEAST_NOTE)
+    return sum(widths) + _GAP * (len(widths) - 1)
+
+
+def short(name, most=28):
+    """A name, or its end if it is long."""
+    return name if len(name) <= most else "…" + name[1 - most :]
 
 
 def summary(profile, width=None):
