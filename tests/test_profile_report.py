@@ -10,7 +10,7 @@ import pytest
 
 import kconv
 from kconv import cli, explanation, native
-from kconv.profiler import table
+from kconv.profiler import wording
 
 L = keras.layers
 PASSES = ("forward", "input_gradient", "filter_gradient")
@@ -176,10 +176,10 @@ def test_a_pipe_gets_all_columns(profile, monkeypatch, capsys):
 
 
 def test_numbers_are_short():
-    assert [table.decimal(n) for n in (0, 7, 1500, 118_013_952, 4e12)] == [
+    assert [wording.decimal(n) for n in (0, 7, 1500, 118_013_952, 4e12)] == [
         *("0", "7", "1.5 k", "118.0 M", "4.0 T")
     ]
-    assert [table.binary(n) for n in (12, 2048, 5 << 20)] == [
+    assert [wording.binary(n) for n in (12, 2048, 5 << 20)] == [
         "12 B",
         "2.0 KiB",
         "5.0 MiB",

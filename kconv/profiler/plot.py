@@ -1,5 +1,7 @@
 """A picture of a `Profile`."""
 
+from kconv.profiler.wording import decimal, short
+
 # Colours that those who see no red or no green can tell apart.
 _WORK, _WEIGHTS, _FIELD, _GRID = "#4269d0", "#efb118", "#3ca951", "#d9dce3"
 # Names below the bars, while they can be read.
@@ -45,8 +47,6 @@ def draw(profile, path):
 
 
 def _title(profile):
-    from kconv.profiler.table import decimal
-
     total = profile.total
     shapes = ", ".join("x".join(map(str, s)) for s in profile.input_shapes.values())
     return (
@@ -56,8 +56,6 @@ def _title(profile):
 
 
 def _bars(axis, places, heights, heading, colour):
-    from kconv.profiler.table import decimal
-
     axis.bar(places, heights, 0.8, color=colour)
     axis.set_title(heading, fontsize=10, loc="left")
     axis.yaxis.set_major_formatter(lambda value, _: decimal(value).replace(".0 ", " "))
@@ -117,8 +115,6 @@ def _say(axis, place, value):
 
 
 def _names(axis, rows):
-    from kconv.profiler.table import short
-
     if len(rows) <= _MOST_NAMES:
         places = range(len(rows))
     else:

@@ -6,12 +6,7 @@ import json
 from fractions import Fraction
 
 from kconv.profiler.algorithms import Refusal
-
-FOOTER = (
-    "One MAC is one multiplication and one addition of a convolution or a product of"
-    " matrices, by definition: taps on the padding are counted; biases, normalizations,"
-    " activations, pooling and elementwise operations are not."
-)
+from kconv.profiler.wording import shape_text, shapes_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -222,17 +217,6 @@ _COLUMNS = (
     *("name", "kind", "output_shape", "parameters", "trainable_parameters", "macs"),
     *("activation_bytes", "weight_bytes", "intensity", "receptive_field"),
 )
-
-
-def shapes_of(row):
-    """The shapes of all outputs of a row."""
-    shape = row.output_shape
-    return shape if shape and isinstance(shape[0], tuple) else (shape,) if shape else ()
-
-
-def shape_text(shape):
-    """A shape without the batch, such as `"28x28x256"`."""
-    return "x".join(map(str, shape[1:])) or "scalar"
 
 
 def _by_pass(name, values, passes):

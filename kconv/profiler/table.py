@@ -8,7 +8,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from kconv.profiler.report import FOOTER, shape_text, shapes_of
+from kconv.profiler.wording import (
+    FOOTER,
+    binary,
+    decimal,
+    shape_text,
+    shapes_of,
+    short,
+)
 
 _SHORT = {
     "forward": "forward",
@@ -101,11 +108,6 @@ def _width(headings, rows):
     return sum(widths) + _GAP * (len(widths) - 1)
 
 
-def short(name, most=28):
-    """A name, or its end if it is long."""
-    return name if len(name) <= most else "…" + name[1 - most :]
-
-
 def summary(profile, width=None):
     """Lines that tell the total, the refusals and the convention, which is broken."""
     total = profile.total
@@ -138,22 +140,6 @@ def summary(profile, width=None):
             lines.append(f"{one.layer}, {_SHORT[one.pass_]}")
         lines.append(f"  {one.algorithm:{longest}}  {one.sentence}")
     return [*lines, "", *(textwrap.wrap(FOOTER, width) if width else [FOOTER])]
-
-
-def decimal(number):
-    """A number with three or four digits and a letter, such as `"118.0 M"`."""
-    for unit in ("", " k", " M", " G", " T", " P"):
-        if abs(number) < 1000 or unit == " P":
-            return f"{number:.0f}" if not unit else f"{number:.1f}{unit}"
-        number /= 1000
-
-
-def binary(number):
-    """Bytes, such as `"3.1 MiB"`."""
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if abs(number) < 1024 or unit == "TiB":
-            return f"{number:.0f} B" if unit == "B" else f"{number:.1f} {unit}"
-        number /= 1024
 
 
 def _title(profile):
