@@ -245,6 +245,13 @@ def test_halves_of_channels_keep_their_places():
     assert max(field.size[0] for field in fields) == size
 
 
+def test_augmentation_does_nothing_in_inference():
+    layers = L.RandomFlip(), L.RandomRotation(0.1), L.RandomZoom(0.1), L.Conv2D(4, 3)
+    model = keras.Sequential([keras.Input((16, 16, 3)), *layers])
+    fields = [row.receptive_field for row in kconv.profile(model).layers]
+    assert fields == ["1", "1", "1", "3"]
+
+
 def test_gates_see_everything():
     image = keras.Input((16, 16, 4))
     x = L.Conv2D(8, 3)(image)

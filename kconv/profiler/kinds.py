@@ -44,6 +44,9 @@ _LAYERS = {
         *("Add", "Average", "Maximum", "Minimum", "Multiply", "Subtract"),
         *(f"SpatialDropout{rank}" for rank in _RANKS),
         *("RandomBrightness", "RandomContrast", "RandomHue", "RandomSaturation"),
+        # In inference these leave pixels where they are.
+        *("RandomFlip", "RandomRotation", "RandomTranslation", "RandomZoom"),
+        *("RandomShear", "RandomPerspective"),
         *("ChannelShuffle", "LocalResponseNormalization"),
         *("RandomGrayscale", "RandomColorDegeneration", "Solarization"),
     ),
@@ -73,9 +76,8 @@ _LAYERS = {
     Kind(macs.none, rules.repeat_vector): ("RepeatVector",),
     Kind(macs.none, rules.embedding): ("Embedding",),
     Kind(macs.none, rules.unknown): (
-        *("Resizing", "CenterCrop", "RandomCrop", "RandomFlip", "RandomRotation"),
-        *("RandomTranslation", "RandomZoom", "RandomShear", "RandomPerspective"),
-        *("CategoryEncoding", "Discretization"),
+        *("Resizing", "CenterCrop", "RandomCrop", "CategoryEncoding"),
+        *("Discretization",),
     ),
     Kind(macs.dense, rules.dense): ("Dense",),
     Kind(macs.einsum_dense, rules.einsum_dense): ("EinsumDense",),
