@@ -278,7 +278,7 @@ class BuildNative(build_ext):
             else:
                 library = ["-Wl,-z,defs", f"-L{tensorflow.folder}"]
                 library += ["-l:libtensorflow_framework.so.2"]
-                link(part + core, output, "", library)
+                link(part + core, output, "global: kconv_*;", library)
 
 
 def extensions() -> list[Extension]:

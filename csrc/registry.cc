@@ -1,5 +1,11 @@
 #include "registry.h"
 
+#include <algorithm>
+
+#include "choices.h"
+#include "stock.h"
+#include "workspace_limit.h"
+
 namespace kconv {
 
 #define KCONV_ALGORITHM(family) extern const Algorithm kAlgorithm_##family;
@@ -20,26 +26,6 @@ const std::vector<const Algorithm*>& Algorithms() {
   return algorithms;
 }
 
-namespace {
-
-// Of the candidates that accept the problem the one with the lowest estimate.
-const Algorithm* Cheapest(const std::vector<const Algorithm*>& candidates,
-                          const Problem& problem, Isa isa) {
-  const Algorithm* best = nullptr;
-  double best_seconds = 0;
-  for (const Algorithm* algorithm : candidates) {
-    if (algorithm->refuse(problem) != nullptr) continue;
-    const double seconds = algorithm->cost(problem, ThisCpu(), isa);
-    if (best == nullptr || seconds < best_seconds) {
-      best = algorithm;
-      best_seconds = seconds;
-    }
-  }
-  return best;
-}
-
-}  // namespace
-
 std::vector<const Algorithm*> Named(const std::string& name) {
   std::vector<const Algorithm*> named;
   for (const Algorithm* algorithm : Algorithms()) {
@@ -52,8 +38,79 @@ std::vector<const Algorithm*> Named(const std::string& name) {
   return named;
 }
 
+bool IsAuto(const std::string& name) {
+  return name == "auto" || name == "auto:strict";
+}
+
+const char* Choice::Name() const {
+  return is_stock ? kStockName : algorithm ? algorithm->name : nullptr;
+}
+
+const char* WhyNot(const Algorithm& algorithm, const std::string& name,
+                   const Problem& problem, const Terms& terms) {
+  const char* refusal = algorithm.refuse(problem);
+  if (refusal != nullptr || !IsAuto(name)) return refusal;
+  const int64_t limit = WorkspaceLimit();
+  if (limit == kNoWorkspaceLimit) return nullptr;
+  // A choice that the number of threads must not sway is made as for many.
+  constexpr int kManyThreads = 64;
+  const int threads = terms.deterministic
+                          ? std::max(terms.threads, kManyThreads)
+                          : terms.threads;
+  if (algorithm.workspace(problem, terms.isa, threads) > limit) {
+    return "It needs more workspace than the limit.";
+  }
+  return nullptr;
+}
+
+const char* WhyNotStock(const Problem& problem, const Terms& terms) {
+  if (terms.deterministic) {
+    return "Op determinism is on, and stock does not promise the same bits for "
+           "every number of threads.";
+  }
+  if (WorkspaceLimit() != kNoWorkspaceLimit) {
+    return "There is a limit for workspace, and stock does not tell what it "
+           "needs.";
+  }
+  return StockRefuse(problem);
+}
+
+Choice Choose(const std::string& name, const Problem& problem,
+              const Terms& terms) {
+  const std::vector<const Algorithm*> candidates = Named(name);
+  const bool with_stock = IsAuto(name) && terms.with_stock &&
+                          WhyNotStock(problem, terms) == nullptr;
+  if (IsAuto(name) && !terms.deterministic) {
+    const std::string measured = FindChoice(problem, terms.threads);
+    if (measured == kStockName && with_stock) return {nullptr, true, true};
+    for (const Algorithm* algorithm : candidates) {
+      if (measured == algorithm->name &&
+          WhyNot(*algorithm, name, problem, terms) == nullptr) {
+        return {algorithm, false, true};
+      }
+    }
+  }
+  Choice best;
+  double best_seconds = 0;
+  for (const Algorithm* algorithm : candidates) {
+    if (WhyNot(*algorithm, name, problem, terms) != nullptr) continue;
+    const double seconds = algorithm->cost(problem, ThisCpu(), terms.isa);
+    if (best.algorithm == nullptr || seconds < best_seconds) {
+      best.algorithm = algorithm;
+      best_seconds = seconds;
+    }
+  }
+  if (with_stock && (best.algorithm == nullptr ||
+                     StockCost(problem, ThisCpu()) < best_seconds)) {
+    return {nullptr, true, false};
+  }
+  return best;
+}
+
 const Algorithm* Resolve(const std::string& name, const Problem& problem,
-                         Isa isa, std::string* error) {
+                         const Terms& terms, std::string* error) {
+  Terms own = terms;
+  own.with_stock = false;
   const std::vector<const Algorithm*> candidates = Named(name);
   if (candidates.empty()) {
     *error = "algorithm must be one of \"auto\", \"auto:strict\"";
@@ -64,9 +121,9 @@ const Algorithm* Resolve(const std::string& name, const Problem& problem,
         ", or the part of one before a colon. Received: algorithm=" + name;
     return nullptr;
   }
-  const Algorithm* chosen = Cheapest(candidates, problem, isa);
+  const Algorithm* chosen = Choose(name, problem, own).algorithm;
   if (chosen == nullptr) {
-    *error = std::string(candidates[0]->refuse(problem)) +
+    *error = std::string(WhyNot(*candidates[0], name, problem, own)) +
              " Received: algorithm=" + name;
   }
   return chosen;

@@ -36,7 +36,12 @@ from kconv import layers, models, native, ops  # noqa: E402
 from kconv.conversion import convert, revert  # noqa: E402
 from kconv.inference import prepare, release  # noqa: E402
 from kconv.profiler import profile  # noqa: E402
-from kconv.settings import accuracy, set_accuracy  # noqa: E402
+from kconv.settings import (  # noqa: E402
+    accuracy,
+    set_accuracy,
+    set_workspace_limit,
+    workspace_limit,
+)
 
 native.ops()
 
@@ -52,4 +57,6 @@ __all__ = [
     "release",
     "revert",
     "set_accuracy",
+    "set_workspace_limit",
+    "workspace_limit",
 ]

@@ -7,7 +7,10 @@ kconv's op chooses when it runs, so here is decided only whether stock's kernel,
 """
 
 import dataclasses
+import enum
 import functools
+import itertools
+import typing
 
 import tensorflow as tf
 
@@ -26,15 +29,42 @@ _COMPUTES = {
     "filter_gradient": "filter",
 }
 
-# Batches for which stock's kernel takes a pass: all, none, or a range in between.
-ANY_BATCH = range(1, 2**31)
-NO_BATCH = range(0)
+# Where a graph is built for an unknown batch, height or width, the choice is made for
+# all of these, and if they do not agree, when the graph runs.
+_PROBED_BATCHES = (1, 64)
+_PROBED_SIZES = {1: (32, 512, 16384), 2: (7, 56, 224), 3: (8, 32, 96)}
 
-# Where a graph is built for an unknown batch, the choice is made for these two ...
-_SMALL_BATCH, _LARGE_BATCH = 1, 256
-# ... and an unknown height or width is taken to be this, as in the middle of an image
-# network: estimates change much less with the size than with the channels.
+# Where something has to be said of an unknown size it is taken to be this, as in the
+# middle of an image network.
 _ASSUMED_SIZE = 56
+
+
+class Stock(enum.Enum):
+    """Whether stock's kernel takes a pass."""
+
+    NEVER = enum.auto()
+    ALWAYS = enum.auto()
+    DECIDED_AT_RUN_TIME = enum.auto()
+
+
+class Terms(typing.NamedTuple):
+    """What a choice heeds beside the problem.
+
+    Attributes:
+        deterministic: Bool, whether results must not depend on the number of threads,
+            nor on anything that was measured.
+        threads: Int, those within an operation.
+        generation: `native.generation()`, which stands for limits and measurements.
+    """
+
+    deterministic: bool = False
+    threads: int = 1
+    generation: int = 0
+
+
+def present_terms():
+    """The `Terms` that hold now."""
+    return Terms(runtime.is_deterministic(), runtime.threads(), native.generation())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,12 +75,13 @@ class Candidate:
         algorithm: String, its name.
         refusal: String, the sentence why it does not take the problem, or None.
         seconds: Float, its estimate on one core, or None.
-        workspace: Int, the bytes it needs beside its operands on one thread, or None
-            where that is not known.
+        workspace: Int, the bytes it needs beside its operands, or None where that is
+            not known.
         multiplications: Float, those of its products, transforms aside, or None where
             that is not known.
         is_strict: Bool, whether it rounds as a plain sum does and lets no NaN out of
             the windows that hold it.
+        is_measured: Bool, whether it was measured to be the fastest.
     """
 
     algorithm: str
@@ -59,6 +90,7 @@ class Candidate:
     workspace: int | None = None
     multiplications: float | None = None
     is_strict: bool = True
+    is_measured: bool = False
 
 
 def algorithms():
@@ -113,8 +145,8 @@ def why_stock(algorithm, dtype):
 
 
 @functools.lru_cache(maxsize=4096)
-def candidates(pass_, spec, input_shape, kernel_shape, dtype, deterministic):
-    """Asks every algorithm about a problem.
+def problem(pass_, spec, input_shape, kernel_shape, dtype):
+    """Describes a problem to the core.
 
     Args:
         pass_: String, one of `PASSES`.
@@ -122,14 +154,15 @@ def candidates(pass_, spec, input_shape, kernel_shape, dtype, deterministic):
         input_shape: Tuple of ints, all known.
         kernel_shape: Tuple of ints, all known.
         dtype: String, one of `DTYPES`.
-        deterministic: Bool, whether results must not depend on the number of threads.
 
     Returns:
-        A tuple of `Candidate`.
+        A `kconv._core.Problem`.
+
+    Raises:
+        ValueError: If sizes overflow.
     """
     size, kernel_size = spec.size(input_shape), kernel_shape[:-2]
-    core = native.core()
-    problem = core.Problem(
+    return native.core().Problem(
         pass_,
         size,
         kernel_size,
@@ -143,18 +176,33 @@ def candidates(pass_, spec, input_shape, kernel_shape, dtype, deterministic):
         layout=spec.data_format,
         dtype=dtype,
     )
-    refusal = builtin.refusal(pass_, spec, input_shape, kernel_shape, dtype)
-    if deterministic:
-        refusal = (
-            "Op determinism is on, and stock does not promise the same bits for every "
-            "number of threads."
-        )
-    seconds = None
-    if refusal is None:
-        macs, frequency = problem.macs, core.cpu_info()["frequency"]
-        seconds = builtin.seconds(pass_, spec, kernel_shape, dtype, macs, frequency)
-    stock = Candidate(builtin.NAME, refusal, seconds)
-    return (*(Candidate(**row) for row in problem.explain()), stock)
+
+
+@functools.lru_cache(maxsize=4096)
+def candidates(pass_, spec, input_shape, kernel_shape, dtype, terms):
+    """Asks every algorithm about a problem.
+
+    Args:
+        pass_: As in `problem`.
+        spec: As in `problem`.
+        input_shape: As in `problem`.
+        kernel_shape: As in `problem`.
+        dtype: As in `problem`.
+        terms: A `Terms`.
+
+    Returns:
+        A tuple of `Candidate`; the last one is stock's kernel.
+    """
+    rows = problem(pass_, spec, input_shape, kernel_shape, dtype).explain(
+        algorithm=spec.algorithm,
+        threads=terms.threads,
+        deterministic=terms.deterministic,
+        with_stock=True,
+    )
+    refusal = builtin.refusal(pass_, spec, kernel_shape, dtype)
+    if refusal is not None:
+        rows[-1] = {"algorithm": builtin.NAME, "refusal": refusal}
+    return tuple(Candidate(**row) for row in rows)
 
 
 def allowed(rows, algorithm):
@@ -164,28 +212,32 @@ def allowed(rows, algorithm):
     return [row for row in rows if algorithm in (row.algorithm, _family(row.algorithm))]
 
 
-def cheapest(rows):
-    """Returns the `Candidate` with the lowest estimate, or None if all refuse."""
+def best(rows):
+    """Returns the `Candidate` that runs, or None if all refuse.
+
+    It is the one that was measured to be the fastest, else that of the lowest estimate.
+    """
     accepted = [row for row in rows if row.refusal is None]
-    return min(accepted, key=lambda row: row.seconds, default=None)
+    measured = [row for row in accepted if row.is_measured]
+    return min(measured or accepted, key=lambda row: row.seconds, default=None)
 
 
-def known_shape(spec, input_shape, kernel_shape, batch):
-    """Returns `input_shape` with `batch` and an assumed size where it is unknown."""
-    size = (
-        max(_ASSUMED_SIZE, needed) if n is None else n
+def known_shape(spec, input_shape, kernel_shape, batch=1, size=_ASSUMED_SIZE):
+    """Returns `input_shape` with what is assumed where it is unknown."""
+    sizes = (
+        max(size, needed) if n is None else n
         for n, needed in zip(
             spec.size(input_shape), spec.dilated(kernel_shape[:-2]), strict=True
         )
     )
     if input_shape[0] is not None:
         batch = input_shape[0]
-    return spec.tensor_shape(batch, size, spec.channels(input_shape))
+    return spec.tensor_shape(batch, sizes, spec.channels(input_shape))
 
 
 @functools.lru_cache(maxsize=4096)
-def builtin_batches(pass_, spec, input_shape, kernel_shape, dtype, deterministic):
-    """Returns the range of batches for which stock's kernel takes a pass.
+def stock_takes(pass_, spec, input_shape, kernel_shape, dtype, terms):
+    """Returns whether stock's kernel takes a pass.
 
     Args:
         pass_: As in `candidates`.
@@ -193,37 +245,60 @@ def builtin_batches(pass_, spec, input_shape, kernel_shape, dtype, deterministic
         input_shape: Tuple of ints, None where unknown; None if the rank is.
         kernel_shape: Tuple of ints, None where unknown; None if the rank is.
         dtype: As in `candidates`.
-        deterministic: As in `candidates`.
+        terms: As in `candidates`.
 
     Returns:
-        A range: `ANY_BATCH` or `NO_BATCH` where `input_shape` has the batch.
+        A `Stock`.
     """
     if not is_auto(spec.algorithm) or dtype not in DTYPES:
-        return NO_BATCH
+        return Stock.NEVER
     if None in (input_shape, kernel_shape) or None in kernel_shape:
-        return NO_BATCH
+        return Stock.NEVER
     if spec.channels(input_shape) is None:
-        return NO_BATCH
+        return Stock.NEVER
+    if builtin.refusal(pass_, spec, kernel_shape, dtype) or terms.deterministic:
+        return Stock.NEVER
+    shapes = {
+        known_shape(spec, input_shape, kernel_shape, batch, size)
+        for batch, size in itertools.product(_PROBED_BATCHES, _PROBED_SIZES[spec.dims])
+    }
+    answers = _measured_for(pass_, spec, input_shape, kernel_shape, dtype, terms)
+    for shape in shapes:
+        try:
+            rows = candidates(pass_, spec, shape, kernel_shape, dtype, terms)
+        except ValueError:  # what is assumed overflows, what comes need not
+            continue
+        answers.add(best(allowed(rows, spec.algorithm)).algorithm == builtin.NAME)
+    if len(answers) > 1:
+        return Stock.DECIDED_AT_RUN_TIME
+    return Stock.ALWAYS if True in answers else Stock.NEVER
 
-    def wins(batch):
-        shape = known_shape(spec, input_shape, kernel_shape, batch)
-        rows = candidates(pass_, spec, shape, kernel_shape, dtype, deterministic)
-        return cheapest(allowed(rows, spec.algorithm)).algorithm == builtin.NAME
 
-    small, large = _SMALL_BATCH, _LARGE_BATCH
+def _measured_for(pass_, spec, input_shape, kernel_shape, dtype, terms):
+    """Whether stock was the fastest, for all measured problems that may come here."""
+    answers = set()
+    if None not in input_shape:
+        return answers  # the candidates know
+    shape = known_shape(spec, input_shape, kernel_shape)
     try:
-        small_wins, large_wins = wins(small), wins(large)
-    except ValueError:  # what was assumed is over the limits, what comes need not be
-        return NO_BATCH
-    if small_wins == large_wins:
-        return ANY_BATCH if small_wins else NO_BATCH
-    while large - small > 1:
-        middle = (small + large) // 2
-        if wins(middle) == small_wins:
-            small = middle
-        else:
-            large = middle
-    return range(1, large) if small_wins else range(large, ANY_BATCH.stop)
+        wanted = problem(pass_, spec, shape, kernel_shape, dtype).key.split()
+    except ValueError:
+        return answers
+    for (threads, key), name in native.choices().items():
+        words = key.split()
+        # The fourth word is the shape of the image, the last but one is the padding,
+        # which may depend on it.
+        same = (
+            words[:3] + words[4:7] + words[8:] == wanted[:3] + wanted[4:7] + wanted[8:]
+        )
+        if threads == terms.threads and same:
+            given = words[3].split("x")
+            if len(given) == len(input_shape) and all(
+                n is None or n == int(m)
+                for n, m in zip(input_shape, given, strict=True)
+            ):
+                answers.add(name == builtin.NAME)
+    return answers
 
 
 def prepare_filter(kernel, strides, groups, algorithm):
@@ -311,10 +386,10 @@ def conv_transpose(spec, image, inputs, kernel, epilogue=NO_EPILOGUE, told=None)
 @functools.lru_cache(maxsize=4096)
 def refusal(pass_, spec, input_shape, kernel_shape, dtype):
     """Returns why all that the algorithm of `spec` allows refuse a problem, or None."""
-    shape = known_shape(spec, input_shape, kernel_shape, _SMALL_BATCH)
-    rows = candidates(pass_, spec, shape, kernel_shape, dtype, False)
+    shape = known_shape(spec, input_shape, kernel_shape)
+    rows = candidates(pass_, spec, shape, kernel_shape, dtype, Terms())
     rows = allowed(rows, spec.algorithm)
-    return rows[0].refusal if cheapest(rows) is None else None
+    return rows[0].refusal if best(rows) is None else None
 
 
 def check_not_refused(pass_, spec, input_shape, kernel_shape, dtype, told=None):
@@ -349,20 +424,20 @@ def run(pass_, spec, operands, epilogue=NO_EPILOGUE, prepared=None):
     Returns:
         A tensor, whose gradients again run by the kernels that are best for them.
     """
-    problem = (
+    asked = (
         spec,
         _static_shape(operands.input),
         _static_shape(operands.filter),
         operands.input.dtype.name,
-        runtime.is_deterministic(),
+        present_terms(),
     )
-    batches = builtin_batches(pass_, *problem)
-    if not batches:
+    stock = stock_takes(pass_, *asked)
+    if stock == Stock.NEVER:
         return _run_native(pass_, spec, operands, epilogue, prepared)
     if not runtime.may_differentiate() or all(
-        builtin_batches(other, *problem) == ANY_BATCH for other in PASSES
+        stock_takes(other, *asked) == Stock.ALWAYS for other in PASSES
     ):
-        return _run_chosen(pass_, spec, operands, epilogue, prepared, batches)
+        return _run_chosen(pass_, spec, operands, epilogue, prepared, stock)
 
     # Stock's kernel would bring its own gradients along.
     given = [name for name in Operands._fields if name != _COMPUTES[pass_]]
@@ -372,7 +447,7 @@ def run(pass_, spec, operands, epilogue=NO_EPILOGUE, prepared=None):
     def with_gradients(first, second, *biases):
         inner = operands._replace(**{given[0]: first, given[1]: second})
         inner_epilogue = Epilogue(*biases, activation=epilogue.activation)
-        result = _run_chosen(pass_, spec, inner, inner_epilogue, prepared, batches)
+        result = _run_chosen(pass_, spec, inner, inner_epilogue, prepared, stock)
 
         def gradient(upstream):
             upstream, by_bias = inner_epilogue.gradients(
@@ -413,23 +488,32 @@ def gradients(pass_, spec, operands, upstream):
     )
 
 
-def _run_chosen(pass_, spec, operands, epilogue, prepared, batches):
+def _run_chosen(pass_, spec, operands, epilogue, prepared, stock):
     def run_stock(operands, epilogue):
         result = builtin.run(pass_, spec, operands)
         return epilogue.apply(result, spec.data_format)
 
-    if batches == ANY_BATCH:
+    if stock == Stock.ALWAYS:
         return run_stock(operands, epilogue)
     # Under a tape tf.cond differentiates its branches at once, and so the gradients of
     # these, without end. Nobody needs them: the caller knows the gradients.
     held = Operands(*(_held(operand) for operand in operands))
     if epilogue.bias is not None:
         epilogue = epilogue._replace(bias=tf.stop_gradient(epilogue.bias))
-    batch = sizes_of(held.input, tf.int32)[0]
     return tf.cond(
-        (batch >= batches.start) & (batch < batches.stop),
+        _prefers_stock(pass_, spec, held),
         lambda: run_stock(held, epilogue),
         lambda: _run_native(pass_, spec, held, epilogue, prepared),
+    )
+
+
+def _prefers_stock(pass_, spec, operands):
+    return native.ops().kconv_prefers_stock(
+        input_sizes=sizes_of(operands.input),
+        filter_sizes=sizes_of(operands.filter),
+        pass_name=pass_,
+        T=operands.input.dtype,
+        **spec.attributes,
     )
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from kconv import builtin, dispatch, native, runtime, settings
+from kconv import builtin, dispatch, native, settings
 
 
 @dataclass(frozen=True)
@@ -16,8 +16,8 @@ class Explanation:
         dtype: String.
         candidates: Tuple of `kconv.dispatch.Candidate`, each with `algorithm`,
             `refusal` (a sentence, or None), `seconds` (estimated on one core, or None),
-            `workspace` (bytes on one thread, or None), `multiplications` (of its
-            products, or None) and `is_strict`.
+            `workspace` (bytes, or None), `multiplications` (of its products, or
+            None), `is_strict` and `is_measured`.
         chosen: String, the algorithm that runs.
         reason: String, the sentence why.
 
@@ -70,37 +70,41 @@ def explain(pass_, spec, input_shape, kernel_shape, dtype):
     Raises:
         ValueError: If a forced algorithm does not take the problem.
     """
-    shape = dispatch.known_shape(spec, input_shape, kernel_shape, batch=1)
-    deterministic = runtime.is_deterministic()
+    shape = dispatch.known_shape(spec, input_shape, kernel_shape)
+    terms = dispatch.present_terms()
     why_stock = dispatch.why_stock(spec.algorithm, dtype)
     if native.ops() is None or dtype not in dispatch.DTYPES:
         rows = (dispatch.Candidate(builtin.NAME),)
     else:
-        rows = dispatch.candidates(
-            pass_, spec, shape, kernel_shape, dtype, deterministic
-        )
+        rows = dispatch.candidates(pass_, spec, shape, kernel_shape, dtype, terms)
     asked, spec = spec.algorithm, settings.heeded(spec)
     if why_stock:
         chosen, reason = builtin.NAME, why_stock
     elif not dispatch.is_auto(asked):
         dispatch.check_not_refused(pass_, spec, shape, kernel_shape, dtype)
-        chosen = dispatch.cheapest(dispatch.allowed(rows, asked)).algorithm
+        chosen = dispatch.best(dispatch.allowed(rows, asked)).algorithm
         reason = f"algorithm={asked!r} asks for it."
         if chosen != asked:
             reason = f"The lowest estimate of those that algorithm={asked!r} allows."
     else:
         allowed = dispatch.allowed(rows, spec.algorithm)
-        chosen = dispatch.cheapest(allowed).algorithm
+        winner = dispatch.best(allowed)
+        chosen = winner.algorithm
         accepted = sum(row.refusal is None for row in allowed)
         reason = "The lowest estimate" if accepted > 1 else "The only one to take it"
+        if winner.is_measured:
+            reason = "Measured by kconv.tune to be the fastest"
         if spec.algorithm == dispatch.AUTO_STRICT:
             reason += f" of the strict ones, for which {_who_wants_strict(asked)} asks"
         reason += "."
-        batches = dispatch.builtin_batches(
-            pass_, spec, input_shape, kernel_shape, dtype, deterministic
+        stock = dispatch.stock_takes(
+            pass_, spec, input_shape, kernel_shape, dtype, terms
         )
-        if batches not in (dispatch.ANY_BATCH, dispatch.NO_BATCH):
-            reason += f" {_crossover(batches)}"
+        if stock == dispatch.Stock.DECIDED_AT_RUN_TIME:
+            reason += (
+                " The batch or a size is unknown: whether builtin runs is decided anew"
+                " for each."
+            )
     return Explanation(pass_, shape, tuple(kernel_shape), dtype, rows, chosen, reason)
 
 
@@ -108,14 +112,3 @@ def _who_wants_strict(asked):
     if asked == dispatch.AUTO_STRICT:
         return f"algorithm={asked!r}"
     return "kconv.set_accuracy('strict')"
-
-
-def _crossover(batches):
-    kconv, stock = "kconv's own algorithms", "builtin"
-    first, second, batch = kconv, stock, batches.start
-    if batches.start == 1:
-        first, second, batch = stock, kconv, batches.stop
-    return (
-        f"The batch is unknown, so this is decided for each: below {batch} images by "
-        f"{first}, from {batch} on by {second}."
-    )

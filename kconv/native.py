@@ -4,6 +4,7 @@ Where a part is missing or does not fit, its function returns None, `why_missing
 why in one sentence, and a warning says it once; TensorFlow's own kernels take over.
 """
 
+import ctypes
 import dataclasses
 import importlib
 import os
@@ -24,11 +25,17 @@ _MAPS = pathlib.Path("/proc/self/maps")
 class _Parts:
     core: types.ModuleType | None = None
     ops: types.ModuleType | None = None
+    library: ctypes.CDLL | None = None
     why_missing: str | None = None
 
 
 _lock = threading.Lock()
 _parts = None
+
+# Of the present process: the measured choices, and how often what a choice heeds was
+# changed.
+_choices = types.MappingProxyType({})
+_generation = 0
 
 
 def core():
@@ -46,6 +53,75 @@ def why_missing():
     return _load().why_missing
 
 
+def generation():
+    """Returns a number that changes with what `set_...` here says."""
+    return _generation
+
+
+def choices():
+    """Returns the measured choices, as `set_choices` was given them."""
+    _load()
+    return _choices
+
+
+def set_choices(choices):
+    """Replaces what was measured to be fastest, in both compiled parts.
+
+    Args:
+        choices: A mapping from (threads, `kconv._core.Problem.key`) to the name of an
+            algorithm or "builtin".
+    """
+    parts = _load()
+    if parts.core:
+        _tell_choices(parts, dict(choices))
+
+
+def _tell_choices(parts, choices):
+    global _choices, _generation
+    parts.core.set_choices(list(choices.items()))
+    if parts.library:
+        count = len(choices)
+        threads, keys = zip(*choices, strict=True) if choices else ((), ())
+        words = [
+            (ctypes.c_char_p * count)(*(word.encode() for word in column))
+            for column in (keys, choices.values())
+        ]
+        numbers = (ctypes.c_int * count)(*threads)
+        if not parts.library.kconv_set_choices(count, numbers, *words):
+            raise MemoryError("There is no memory for the measured choices.")
+    _choices = types.MappingProxyType(choices)
+    _generation += 1
+
+
+def workspace_limit():
+    """Returns the bytes that "auto" may ask for, or None if there is no limit."""
+    return core().workspace_limit() if core() else None
+
+
+def set_workspace_limit(limit):
+    """Sets it, in both compiled parts."""
+    global _generation
+    parts = _load()
+    if parts.core:
+        parts.core.set_workspace_limit(limit)
+    if parts.library:
+        parts.library.kconv_set_workspace_limit(-1 if limit is None else limit)
+    _generation += 1
+
+
+def workspace_peak():
+    """Returns the most bytes of workspace that kconv's ops had at a time."""
+    library = _load().library
+    return library.kconv_workspace_peak() if library else 0
+
+
+def reset_workspace_peak():
+    """Lets `workspace_peak` begin anew."""
+    library = _load().library
+    if library:
+        library.kconv_reset_workspace_peak()
+
+
 def _load():
     global _parts
     if _parts is None:
@@ -61,8 +137,15 @@ def _load():
     return _parts
 
 
-def _warn_of_unknown_isa():
-    # The core heeds the variable; a name that it does not know changes nothing there.
+def _warn_of_variables(core):
+    # The core heeds them; what it does not understand changes nothing there.
+    limit = os.environ.get("KCONV_WORKSPACE_LIMIT")
+    if limit and not core.is_workspace_limit(limit):
+        warnings.warn(
+            "KCONV_WORKSPACE_LIMIT must be a number of bytes, or of K, M or G of them; "
+            f"it is ignored. Received: KCONV_WORKSPACE_LIMIT={limit}",
+            stacklevel=5,
+        )
     name, known = os.environ.get("KCONV_MAX_ISA"), ("sse2", "avx2", "avx512")
     if name and name not in (*known, "portable"):
         warnings.warn(
@@ -84,15 +167,32 @@ def _find():
             why_missing=f"kconv._core was built for kconv {core.__version__}, but this "
             f"is kconv {__version__}: build it again."
         )
-    _warn_of_unknown_isa()
+    _warn_of_variables(core)
     library, why = _op_library()
     if why:
         return _Parts(core=core, why_missing=why)
     try:
-        return _Parts(core=core, ops=tf.load_op_library(str(library)))
+        return _Parts(core, tf.load_op_library(str(library)), _functions_of(library))
     except (tf.errors.OpError, OSError) as error:
         why = f"kconv's op library cannot be loaded: {error}."
         return _Parts(core=core, why_missing=why)
+
+
+def _functions_of(path):
+    """The functions of the op library that are no ops."""
+    library = ctypes.CDLL(str(path))
+    library.kconv_set_choices.restype = ctypes.c_bool
+    library.kconv_set_choices.argtypes = [
+        ctypes.c_int64,
+        ctypes.POINTER(ctypes.c_int),
+        ctypes.POINTER(ctypes.c_char_p),
+        ctypes.POINTER(ctypes.c_char_p),
+    ]
+    library.kconv_set_workspace_limit.argtypes = [ctypes.c_int64]
+    library.kconv_set_workspace_limit.restype = None
+    library.kconv_workspace_peak.restype = ctypes.c_int64
+    library.kconv_reset_workspace_peak.restype = None
+    return library
 
 
 def _op_library():

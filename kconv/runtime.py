@@ -1,9 +1,12 @@
-"""What TensorFlow is doing right now.
+"""What TensorFlow is doing right now, and may use.
 
 Three of these facts are private in TensorFlow. Where one is gone from a later version,
 the answer that keeps plain use working is given; kconv's op library loads only on the
 versions that the tests have seen, so a change comes to light there.
 """
+
+import functools
+import os
 
 import tensorflow as tf
 
@@ -43,3 +46,17 @@ def may_differentiate():
 def has_gpu():
     """Whether TensorFlow may place ops on a GPU."""
     return bool(tf.config.get_visible_devices("GPU"))
+
+
+def threads():
+    """How many threads TensorFlow has within an operation."""
+    return tf.config.threading.get_intra_op_parallelism_threads() or _default_threads()
+
+
+@functools.cache
+def _default_threads():
+    # As TensorFlow counts them: the variable, else the processors it may use.
+    wish = os.environ.get("TF_NUM_INTRAOP_THREADS", "")
+    if wish.isdecimal() and int(wish) > 0:
+        return int(wish)
+    return len(os.sched_getaffinity(0))

@@ -2,8 +2,11 @@
 
 import dataclasses
 import functools
+import operator
 import os
 import warnings
+
+from kconv import native
 
 AUTO, AUTO_STRICT = "auto", "auto:strict"
 ACCURACIES = ("fast", "strict")
@@ -70,6 +73,63 @@ def set_accuracy(accuracy):
             f"accuracy={accuracy!r}"
         )
     _accuracy = accuracy
+
+
+def workspace_limit():
+    """Returns how much workspace `algorithm="auto"` may ask for.
+
+    Returns:
+        An int, bytes for one convolution, what `kconv.set_workspace_limit` was given
+        last; at first the environment variable `KCONV_WORKSPACE_LIMIT`; or None where
+        there is no limit.
+
+    Example:
+
+    >>> kconv.workspace_limit() is None
+    True
+    """
+    return native.workspace_limit()
+
+
+def set_workspace_limit(limit):
+    """Says how much workspace `algorithm="auto"` may ask for, for the whole process.
+
+    Workspace is what an algorithm needs beside its operands while it runs. Each
+    convolution takes an algorithm that keeps to the limit, the algorithm `"direct"` if
+    need be, which needs none. TensorFlow's own kernel, which does not tell what it
+    needs, takes no part while there is a limit. An algorithm that is forced stays
+    forced, whatever it needs.
+
+    The limit is read when a convolution runs. A `tf.function` that was traced without
+    one keeps TensorFlow's kernel where it chose that: call `compile` of a Keras model
+    again to have it traced anew. Under op determinism the limit is kept to as if there
+    were 64 threads at least, so that their number does not sway the choice.
+
+    Args:
+        limit: Int, bytes for one convolution; 0 for none at all; or None, no limit.
+
+    Raises:
+        ValueError: If `limit` is something else.
+
+    Example:
+
+    >>> kconv.set_workspace_limit(64 << 20)
+    >>> kconv.ops.explain((8, 224, 224, 64), (3, 3, 64, 64)).chosen
+    'winograd:f4'
+    >>> kconv.set_workspace_limit(0)
+    >>> kconv.ops.explain((8, 224, 224, 64), (3, 3, 64, 64)).chosen
+    'direct'
+    >>> kconv.set_workspace_limit(None)
+    """
+    if limit is not None:
+        is_integer = not isinstance(limit, bool) and hasattr(limit, "__index__")
+        if not is_integer or not 0 <= operator.index(limit) < 2**63:
+            raise ValueError(
+                "`limit` must be a number of bytes, not negative, or None. Received: "
+                f"limit={limit!r}"
+            )
+        limit = operator.index(limit)
+    native.set_workspace_limit(limit)
 
 
 def heeded_name(algorithm):

@@ -131,7 +131,9 @@ def test_libraries_export_only_what_they_must(build):
     exported = run("nm", "-D", "--defined-only", native.core().__file__)
     assert [line.split()[-1] for line in exported.splitlines()] == ["PyInit__core"]
     library = ROOT / "kconv" / f"{build.find_tensorflow().library}.so"
-    assert not run("nm", "-D", "--defined-only", library).strip()
+    exported = run("nm", "-D", "--defined-only", library).split()[2::3]
+    # What native.py calls; TensorFlow finds the ops by their registration.
+    assert exported and all(name.startswith("kconv_") for name in exported)
 
 
 def test_core_library_is_free_of_tensorflow():

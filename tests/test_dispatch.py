@@ -11,7 +11,7 @@ import tensorflow as tf
 
 import kconv
 from kconv import builtin, dispatch, native, runtime
-from kconv.dispatch import ANY_BATCH, NO_BATCH, PASSES
+from kconv.dispatch import PASSES, Stock, Terms
 from kconv.operands import Operands
 from kconv.spec import ConvSpec, conv_spec
 
@@ -39,24 +39,128 @@ def ops_of(function, *arguments):
     return {node.op for node in nodes}
 
 
-def test_crossover_is_found_by_bisection(estimates):
-    estimates(dict.fromkeys(PASSES, stock_below_10))
-    problem = (SPEC, (None, 8, 8, 4), (3, 3, 4, 4), "float32", False)
-    assert dispatch.builtin_batches("forward", *problem) == range(1, 10)
-    estimates(dict.fromkeys(PASSES, lambda n: stock_below_10(n)[::-1]))
-    batches = dispatch.builtin_batches("forward", *problem)
-    assert (batches.start, batches.stop) == (11, ANY_BATCH.stop)
-    estimates(dict.fromkeys(PASSES, ours))
-    assert dispatch.builtin_batches("forward", *problem) == NO_BATCH
-    estimates(dict.fromkeys(PASSES, stock))
-    assert dispatch.builtin_batches("forward", *problem) == ANY_BATCH
+def stock_takes(batch):
+    shapes = (batch, 8, 8, 4), (3, 3, 4, 4)
+    return dispatch.stock_takes("forward", SPEC, *shapes, "float32", Terms())
+
+
+@pytest.fixture
+def measured():
+    """Sets measured choices, and forgets them."""
+    before = dict(native.choices())
+
+    def choose(table):
+        threads = runtime.threads()
+        native.set_choices({(threads, key): name for key, name in table.items()})
+
+    yield choose
+    native.set_choices(before)
+
+
+def key_of(pass_, shape, kernel_shape, **options):
+    spec = conv_spec(shape, kernel_shape, **options)
+    return dispatch.problem(pass_, spec, shape, kernel_shape, "float32").key
+
+
+# Where kconv's own algorithms are estimated to be the fastest, whatever the batch.
+SHAPE, KERNEL_SHAPE = (2, 16, 16, 64), (3, 3, 64, 64)
+
+
+def test_measured_choices_come_before_estimates(measured):
+    for pass_ in PASSES:
+        for name in ("direct", "builtin", "winograd:f2"):
+            measured({key_of(pass_, SHAPE, KERNEL_SHAPE): name})
+            told = kconv.ops.explain(SHAPE, KERNEL_SHAPE, pass_=pass_)
+            assert (told.chosen, told.reason) == (
+                name,
+                "Measured by kconv.tune to be the fastest.",
+            )
+            assert kconv.ops.explain((1, *SHAPE[1:]), KERNEL_SHAPE).chosen != "direct"
+        measured({})
+        told = kconv.ops.explain(SHAPE, KERNEL_SHAPE, pass_=pass_)
+        assert told.reason == "The lowest estimate."
+
+
+def test_what_was_measured_is_what_runs(measured):
+    x, w = tf.random.normal(SHAPE), tf.random.normal(KERNEL_SHAPE)
+    forced = {n: kconv.ops.conv(x, w, algorithm=n) for n in ("direct", "winograd:f2")}
+    for name, expected in forced.items():
+        measured({key_of("forward", SHAPE, KERNEL_SHAPE): name})
+        assert np.array_equal(kconv.ops.conv(x, w), expected)
+    assert not np.array_equal(*forced.values())
+
+
+def test_what_was_measured_must_keep_to_what_was_asked(measured, monkeypatch):
+    measured({key_of("forward", SHAPE, KERNEL_SHAPE): "winograd:f2"})
+    strict = kconv.ops.explain(SHAPE, KERNEL_SHAPE, algorithm="auto:strict")
+    assert strict.chosen == "gemm"
+    # One that refuses the problem, and one that is not known.
+    for name in ("depthwise", "no such algorithm"):
+        measured({key_of("forward", SHAPE, KERNEL_SHAPE): name})
+        assert kconv.ops.explain(SHAPE, KERNEL_SHAPE).reason == "The lowest estimate."
+    measured({key_of("forward", SHAPE, KERNEL_SHAPE): "direct"})
+    monkeypatch.setattr(runtime, "is_deterministic", lambda: True)
+    assert kconv.ops.explain(SHAPE, KERNEL_SHAPE).chosen != "direct"
+
+
+def test_choices_of_other_threads_do_not_count(measured):
+    key = key_of("forward", SHAPE, KERNEL_SHAPE)
+    native.set_choices({(runtime.threads() + 1, key): "direct"})
+    assert kconv.ops.explain(SHAPE, KERNEL_SHAPE).chosen != "direct"
+    measured({})
+
+
+@pytest.mark.parametrize("unknown", ((0,), (1, 2), (0, 1, 2)))
+def test_what_was_measured_decides_when_the_graph_runs(unknown, measured, monkeypatch):
+    small = (1, 8, 8, 64)
+    measured({key_of("forward", SHAPE, KERNEL_SHAPE): "builtin"})
+    monkeypatch.setattr(
+        builtin,
+        "run",
+        lambda pass_, spec, operands: -dispatch._run_native(pass_, spec, operands),
+    )
+    shape = tuple(None if i in unknown else n for i, n in enumerate(SHAPE))
+    signature = [tf.TensorSpec(shape), tf.TensorSpec(KERNEL_SHAPE)]
+    traced = tf.function(kconv.ops.conv, input_signature=signature)
+    w = tf.random.normal(KERNEL_SHAPE)
+    for size, sign in ((SHAPE, -1), (small, 1), ((2, 9, 8, 64), 1)):
+        fits = all(m in (None, n) for m, n in zip(shape, size, strict=True))
+        if fits:
+            x = tf.random.normal(size)
+            expected = tf.nn.conv2d(x, w, 1, "VALID")
+            np.testing.assert_allclose(sign * traced(x, w), expected, atol=2e-4)
+
+
+def test_the_op_prefers_stock_as_python_does():
+    cases = [
+        ((n, size, size, c), (k, k, c, f))
+        for n in (1, 32)
+        for size in (8, 60)
+        for c, f, k in ((3, 16, 3), (64, 64, 1), (16, 8, 7))
+    ]
+    for shape, kernel_shape in cases:
+        for pass_ in PASSES:
+            told = kconv.ops.explain(shape, kernel_shape, pass_=pass_)
+            spec = conv_spec(shape, kernel_shape)
+            operands = Operands(tf.zeros(shape), tf.zeros(kernel_shape))
+            prefers = dispatch._prefers_stock(pass_, spec, operands)
+            assert bool(prefers) == (told.chosen == "builtin")
+
+
+def test_an_unknown_batch_is_left_open_where_it_matters(estimates):
+    for choice, expected in (
+        (ours, Stock.NEVER),
+        (stock, Stock.ALWAYS),
+        (stock_below_10, Stock.DECIDED_AT_RUN_TIME),
+    ):
+        estimates(dict.fromkeys(PASSES, choice))
+        assert stock_takes(None) == expected
 
 
 def test_known_batch_is_not_left_open(estimates):
     estimates(dict.fromkeys(PASSES, stock_below_10))
-    for batch, expected in ((1, ANY_BATCH), (9, ANY_BATCH), (10, NO_BATCH)):
-        problem = (SPEC, (batch, 8, 8, 4), (3, 3, 4, 4), "float32", False)
-        assert dispatch.builtin_batches("forward", *problem) == expected
+    for batch, expected in ((1, Stock.ALWAYS), (9, Stock.ALWAYS), (10, Stock.NEVER)):
+        assert stock_takes(batch) == expected
 
 
 def gradients_of_gradients(x, w, dy):
@@ -315,7 +419,7 @@ def test_stock_does_what_it_does_not_refuse(shape, kernel_shape, options, dtype)
         )
     )
     for pass_ in PASSES:
-        assert builtin.refusal(pass_, spec, shape, kernel_shape, dtype) is None
+        assert builtin.refusal(pass_, spec, kernel_shape, dtype) is None
         theirs = builtin.run(pass_, spec, operands)
         ours = dispatch._run_native(pass_, spec, operands)
         # Sums of small integers are exact, even in bfloat16 up to 256.
@@ -334,15 +438,14 @@ def test_unknown_size_is_assumed():
     assert large.input_shape == (1, 80, 9, 64)
 
 
-def test_explain_tells_of_a_crossover(estimates):
+def test_explain_tells_what_is_left_open(estimates):
     estimates(dict.fromkeys(PASSES, stock_below_10))
     told = kconv.ops.explain((None, 8, 8, 4), (3, 3, 4, 4))
     assert told.chosen == "builtin"
-    assert "below 10 images by builtin, from 10 on by kconv" in told.reason
-    estimates(dict.fromkeys(PASSES, lambda n: stock_below_10(n)[::-1]))
+    assert "whether builtin runs is decided anew for each" in told.reason
+    estimates(dict.fromkeys(PASSES, ours))
     told = kconv.ops.explain((None, 8, 8, 4), (3, 3, 4, 4))
-    assert told.chosen == "gemm"
-    assert "below 11 images by kconv's own algorithms, from 11 on" in told.reason
+    assert told.reason == "The lowest estimate."
 
 
 def test_spec_survives_the_attributes_of_an_op():

@@ -124,7 +124,7 @@ def test_stock_ops_take_over_with_one_sentence(without_ops, case, sentence):
 def test_an_unknown_instruction_set_is_told(monkeypatch):
     monkeypatch.setenv("KCONV_MAX_ISA", "avx1024")
     with pytest.warns(UserWarning, match="sse2, avx2, avx512.*Received: .*=avx1024"):
-        native._warn_of_unknown_isa()
+        native._warn_of_variables(native.core())
 
 
 def test_an_installed_extension_of_another_version_is_not_used(monkeypatch):

@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 import kconv
-from kconv import dispatch, info, settings
+from kconv import dispatch, info, native, settings
 from kconv.dispatch import Candidate
 
 SHAPES = (1, 8, 8, 4), (3, 3, 4, 4)
@@ -27,12 +27,12 @@ ROWS = (
 def estimates(monkeypatch):
     """Lets Winograd's algorithm have the lowest estimate, and tidies up."""
     monkeypatch.setattr(dispatch, "candidates", lambda *arguments: ROWS)
-    dispatch.builtin_batches.cache_clear()
+    dispatch.stock_takes.cache_clear()
     before = kconv.accuracy()
     kconv.set_accuracy("fast")
     yield
     kconv.set_accuracy(before)
-    dispatch.builtin_batches.cache_clear()
+    dispatch.stock_takes.cache_clear()
 
 
 def names_in(function, *arguments):
@@ -190,3 +190,86 @@ def test_environment_of_a_process():
         check=True,
     )
     assert done.stdout.split() == ["strict"]
+
+
+@pytest.fixture
+def limited():
+    """Forgets a limit."""
+    yield kconv.set_workspace_limit
+    kconv.set_workspace_limit(None)
+
+
+# With these gemm asks for 1.3 MiB, on two threads.
+POINTWISE = (1, 7, 7, 512), (1, 1, 512, 2048)
+
+
+def test_a_limit_is_kept_to(limited, monkeypatch):
+    monkeypatch.undo()  # the true candidates
+    assert kconv.workspace_limit() is None
+    x, w = (tf.random.normal(shape) for shape in POINTWISE)
+    for limit in (None, 16 << 20, 100 << 10, 0):
+        limited(limit)
+        assert kconv.workspace_limit() == limit
+        native.reset_workspace_peak()
+        kconv.ops.conv(x, w, algorithm="auto")
+        assert native.workspace_peak() <= (16 << 20 if limit is None else limit)
+    told = kconv.ops.explain(*POINTWISE)
+    assert told.chosen == "direct"
+    assert "limit" in told.candidates[-1].refusal
+    gemm = next(row for row in told.candidates if row.algorithm == "gemm")
+    assert gemm.refusal == "It needs more workspace than the limit."
+    native.reset_workspace_peak()
+    kconv.ops.conv(x, w, algorithm="gemm")
+    assert native.workspace_peak() > 1 << 20
+
+
+def test_determinism_and_a_limit_do_not_depend_on_threads(limited):
+    core = native.core()
+    problem = core.Problem("forward", [7, 7], [1, 1], 512, 2048)
+    for limit in (0, 1 << 20, 4 << 20, 64 << 20):
+        limited(limit)
+        chosen = {
+            problem.choose(threads=n, deterministic=True, with_stock=True)
+            for n in (1, 2, 8, 64)
+        }
+        assert len(chosen) == 1
+    limited(64 << 10)
+    assert problem.choose(threads=1) != problem.choose(algorithm="gemm")
+
+
+@pytest.mark.parametrize("wrong", (-1, 1.5, "1M", True, 2**63, [1]))
+def test_wrong_limit(wrong):
+    with pytest.raises(ValueError, match=r"number of bytes.*Received: limit="):
+        kconv.set_workspace_limit(wrong)
+    assert kconv.workspace_limit() is None
+
+
+def test_limit_from_the_environment():
+    # Without TensorFlow, which takes its time.
+    script = f"""
+import importlib.util
+spec = importlib.util.spec_from_file_location("kconv._core", {native.core().__file__!r})
+core = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(core)
+print(core.workspace_limit())
+"""
+    for text, expected in (
+        *(("0", 0), ("123", 123), ("3K", 3 << 10), ("5M", 5 << 20), ("7G", 7 << 30)),
+        *(("", None), ("M", None)),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-c", script],
+            env={**os.environ, "KCONV_WORKSPACE_LIMIT": text},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stdout.split() == [str(expected)]
+
+
+def test_a_limit_that_is_none_is_told(monkeypatch):
+    for wrong in ("", "M", "1T", "-1", "1.5G", "9" * 19, "99999999999G"):
+        assert not native.core().is_workspace_limit(wrong)
+    monkeypatch.setenv("KCONV_WORKSPACE_LIMIT", "1 MB")
+    with pytest.warns(UserWarning, match=r"ignored. Received: KCONV_WORKSPACE_LIMIT=1"):
+        native._warn_of_variables(native.core())

@@ -10,9 +10,12 @@
 #include <new>
 #include <optional>
 
+#include "choices.h"
 #include "prepared.h"
 #include "python/thread_context.h"
 #include "registry.h"
+#include "stock.h"
+#include "workspace_limit.h"
 
 namespace py = pybind11;
 
@@ -172,37 +175,51 @@ class PyProblem {
     return py::tuple(py::cast(sizes));
   }
 
-  py::list Explain(const std::string& isa_name) const {
-    const Isa isa = IsaOf(isa_name);
+  py::list Explain(const std::string& isa_name, const std::string& name,
+                   int threads, bool deterministic, bool with_stock) const {
+    const Terms terms = {IsaOf(isa_name), threads, deterministic, with_stock};
+    const Choice choice = Choose(name, problem_, terms);
+    const std::string measured = choice.is_measured ? choice.Name() : "";
     py::list result;
     for (const Algorithm* algorithm : Algorithms()) {
-      py::dict entry;
-      const char* refusal = algorithm->refuse(problem_);
-      entry["algorithm"] = algorithm->name;
+      py::dict entry =
+          Entry(algorithm->name, WhyNot(*algorithm, name, problem_, terms));
       entry["is_strict"] = algorithm->is_strict;
-      entry["refusal"] = refusal ? py::object(py::str(refusal)) : py::none();
-      entry["seconds"] = py::none();
-      entry["workspace"] = py::none();
-      entry["multiplications"] = py::none();
-      if (!refusal) {
-        entry["seconds"] = algorithm->cost(problem_, ThisCpu(), isa);
-        entry["workspace"] = algorithm->workspace(problem_, isa, 1);
+      if (entry["refusal"].is_none()) {
+        entry["seconds"] = algorithm->cost(problem_, ThisCpu(), terms.isa);
+        entry["workspace"] = algorithm->workspace(problem_, terms.isa, threads);
         entry["multiplications"] = algorithm->multiplications
                                        ? algorithm->multiplications(problem_)
                                        : problem_.Macs();
       }
+      entry["is_measured"] = measured == algorithm->name;
+      result.append(entry);
+    }
+    if (with_stock) {
+      py::dict entry = Entry(kStockName, WhyNotStock(problem_, terms));
+      if (entry["refusal"].is_none()) {
+        entry["seconds"] = StockCost(problem_, ThisCpu());
+      }
+      entry["is_measured"] = measured == kStockName;
       result.append(entry);
     }
     return result;
   }
 
-  const char* ChooseName(const std::string& isa,
-                         const std::string& name) const {
-    std::string error;
-    const Algorithm* chosen = Resolve(name, problem_, IsaOf(isa), &error);
-    if (chosen == nullptr) throw py::value_error(error);
-    return chosen->name;
+  const char* ChooseName(const std::string& isa, const std::string& name,
+                         int threads, bool deterministic,
+                         bool with_stock) const {
+    const Terms terms = {IsaOf(isa), threads, deterministic, with_stock};
+    const Choice choice = Choose(name, problem_, terms);
+    if (choice.Name() == nullptr) {
+      std::string error;
+      Resolve(name, problem_, terms, &error);
+      throw py::value_error(error);
+    }
+    return choice.Name();
   }
+
+  std::string Key() const { return KeyOf(problem_); }
 
   py::bytes Prepare(const py::array& filter, const std::string& algorithm_name,
                     const std::string& isa_name) const {
@@ -238,8 +255,11 @@ class PyProblem {
     ThreadContext ctx(threads);
     ctx.isa = IsaOf(isa_name);
     std::string error;
+    Terms terms;
+    terms.isa = ctx.isa;
+    terms.threads = threads;
     const Algorithm* algorithm =
-        Resolve(algorithm_name, problem_, ctx.isa, &error);
+        Resolve(algorithm_name, problem_, terms, &error);
     if (algorithm == nullptr) throw py::value_error(error);
 
     const bool forward = problem_.pass == Pass::kForward;
@@ -287,6 +307,13 @@ class PyProblem {
   }
 
  private:
+  static py::dict Entry(const char* algorithm, const char* refusal) {
+    py::dict entry;
+    entry["algorithm"] = algorithm;
+    entry["refusal"] = refusal ? py::object(py::str(refusal)) : py::none();
+    return entry;
+  }
+
   static void CheckLength(const char* name, size_t length, size_t dims,
                           bool may_be_empty) {
     if (length == dims || (may_be_empty && length == 0)) return;
@@ -340,6 +367,21 @@ py::dict CpuInfo() {
   return info;
 }
 
+py::dict BuildInfo() {
+  py::dict info;
+#ifdef __clang__
+  info["compiler"] = "clang " __VERSION__;
+#else
+  info["compiler"] = "g++ " __VERSION__;
+#endif
+#ifdef KCONV_X86_KERNELS
+  info["isas"] = py::make_tuple("sse2", "avx2", "avx512");
+#else
+  info["isas"] = py::make_tuple("portable");
+#endif
+  return info;
+}
+
 PYBIND11_MODULE(_core, m) {
   m.doc() = "kconv's kernels on NumPy arrays, without TensorFlow.";
   m.attr("__version__") = KCONV_VERSION;
@@ -354,6 +396,21 @@ PYBIND11_MODULE(_core, m) {
     return names;
   });
   m.def("cpu_info", CpuInfo);
+  m.def("build_info", BuildInfo);
+  m.def("stock_engine", StockEngine);
+  m.def("set_choices", SetChoices);
+  m.def("workspace_limit", []() -> std::optional<int64_t> {
+    const int64_t limit = WorkspaceLimit();
+    if (limit == kNoWorkspaceLimit) return std::nullopt;
+    return limit;
+  });
+  m.def("set_workspace_limit", [](std::optional<int64_t> bytes) {
+    SetWorkspaceLimit(bytes.value_or(kNoWorkspaceLimit));
+  });
+  m.def("is_workspace_limit", [](const std::string& text) {
+    int64_t bytes;
+    return ParseWorkspaceLimit(text, &bytes);
+  });
   py::class_<PyProblem>(m, "Problem")
       .def(py::init<const std::string&, const Sizes&, const Sizes&, int64_t,
                     int64_t, int64_t, int64_t, const Sizes&, const Sizes&,
@@ -374,9 +431,13 @@ PYBIND11_MODULE(_core, m) {
       .def_property_readonly("filter_shape", &PyProblem::FilterShape)
       .def_property_readonly("output_shape", &PyProblem::OutputShape)
       .def_property_readonly("macs", &PyProblem::macs)
-      .def("explain", &PyProblem::Explain, py::arg("isa") = "")
+      .def_property_readonly("key", &PyProblem::Key)
+      .def("explain", &PyProblem::Explain, py::arg("isa") = "",
+           py::arg("algorithm") = "auto", py::arg("threads") = 1,
+           py::arg("deterministic") = false, py::arg("with_stock") = false)
       .def("choose", &PyProblem::ChooseName, py::arg("isa") = "",
-           py::arg("algorithm") = "auto")
+           py::arg("algorithm") = "auto", py::arg("threads") = 1,
+           py::arg("deterministic") = false, py::arg("with_stock") = false)
       .def("run", &PyProblem::Run, py::arg("a"), py::arg("b"),
            py::arg("algorithm") = "auto", py::arg("isa") = "",
            py::arg("threads") = 1, py::arg("guard") = 0,

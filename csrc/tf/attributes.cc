@@ -39,7 +39,7 @@ absl::Status Attributes::Check() const {
   }
   if (Named(algorithm).empty()) {
     std::string error;
-    Resolve(algorithm, Problem(), Isa::kBaseline, &error);
+    Resolve(algorithm, Problem(), Terms(), &error);
     return Invalid(error);
   }
   // Whatever the sizes turn out to be.

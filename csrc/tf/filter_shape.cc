@@ -13,7 +13,7 @@ absl::Status FilterAttributes::Check() const {
   }
   if (Named(algorithm).empty()) {
     std::string error;
-    Resolve(algorithm, Problem(), Isa::kBaseline, &error);
+    Resolve(algorithm, Problem(), Terms(), &error);
     return absl::InvalidArgumentError(error);
   }
   return absl::OkStatus();

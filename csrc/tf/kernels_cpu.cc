@@ -6,10 +6,12 @@
 #include "prepared.h"
 #include "registry.h"
 #include "tensorflow/core/framework/op_kernel.h"
+#include "tensorflow/core/util/determinism.h"
 #include "tf/attributes.h"
 #include "tf/filter_shape.h"
 #include "tf/huge_pages.h"
 #include "tf/intra_op_context.h"
+#include "tf/workspace_meter.h"
 
 namespace kconv::tf {
 namespace {
@@ -53,6 +55,14 @@ absl::Status ReadSizes(const Tensor& tensor, const char* name,
 std::vector<int64_t> SizesOf(const Tensor& tensor) {
   const auto sizes = tensor.shape().dim_sizes();
   return {sizes.begin(), sizes.end()};
+}
+
+Terms TermsOf(const Context& context) {
+  Terms terms;
+  terms.isa = context.isa;
+  terms.threads = context.threads();
+  terms.deterministic = tensorflow::OpDeterminismRequired();
+  return terms;
 }
 
 // kPass says which of the op's inputs are tensors and which one is sizes.
@@ -173,7 +183,7 @@ class ConvKernel : public OpKernel {
     IntraOpContext context(ctx);
     std::string error;
     const Algorithm* algorithm =
-        Resolve(attributes_.algorithm, problem, context.isa, &error);
+        Resolve(attributes_.algorithm, problem, TermsOf(context), &error);
     OP_REQUIRES(ctx, algorithm != nullptr, absl::InvalidArgumentError(error));
     args.prepared =
         PreparedFor(*algorithm, problem, context.isa, args.prepared);
@@ -186,6 +196,7 @@ class ConvKernel : public OpKernel {
       context.workspace = workspace.data();
       AdviseHugePages(workspace.data(), bytes);
     }
+    const WorkspaceMeter meter(bytes);
     try {
       const char* failure = algorithm->run(problem, args, &context);
       OP_REQUIRES(ctx, failure == nullptr, absl::InternalError(failure));
@@ -225,6 +236,50 @@ class PrepareFilterKernel : public OpKernel {
  private:
   FilterAttributes attributes_;
 };
+
+class PrefersStockKernel : public OpKernel {
+ public:
+  explicit PrefersStockKernel(OpKernelConstruction* ctx) : OpKernel(ctx) {
+    OP_REQUIRES_OK(ctx, attributes_.Read(ctx));
+    DataType type;
+    OP_REQUIRES_OK(ctx, ctx->GetAttr("T", &type));
+    dtype_ = DTypeOf(type);
+    std::string pass;
+    OP_REQUIRES_OK(ctx, ctx->GetAttr("pass_name", &pass));
+    pass_ = pass == "forward"          ? Pass::kForward
+            : pass == "input_gradient" ? Pass::kInputGradient
+                                       : Pass::kFilterGradient;
+  }
+
+  void Compute(OpKernelContext* ctx) override {
+    std::vector<int64_t> input, filter;
+    OP_REQUIRES_OK(ctx, ReadSizes(ctx->input(0), "input_sizes", &input));
+    OP_REQUIRES_OK(ctx, ReadSizes(ctx->input(1), "filter_sizes", &filter));
+    Problem problem;
+    problem.pass = pass_;
+    problem.dtype = dtype_;
+    Tensor* result = nullptr;
+    OP_REQUIRES_OK(ctx, ctx->allocate_output(0, TensorShape({}), &result));
+    // What is wrong with a problem kconv's own op says.
+    bool prefers = false;
+    if (attributes_.Shape(input, filter, &problem.shape).ok()) {
+      const IntraOpContext context(ctx);
+      Terms terms = TermsOf(context);
+      terms.with_stock = true;
+      prefers = Choose(attributes_.algorithm, problem, terms).is_stock;
+    }
+    result->scalar<bool>()() = prefers;
+  }
+
+ private:
+  Attributes attributes_;
+  DType dtype_;
+  Pass pass_;
+};
+
+REGISTER_KERNEL_BUILDER(
+    Name("Kconv>PrefersStock").Device(tensorflow::DEVICE_CPU),
+    PrefersStockKernel);
 
 #define KCONV_REGISTER(T)                                       \
   REGISTER_KERNEL_BUILDER(Name("Kconv>Conv")                    \

@@ -248,3 +248,17 @@ KCONV_ATTRIBUTES(REGISTER_OP("Kconv>ConvBackpropFilter")
                      .Attr("Tsizes: {int32, int64} = DT_INT32"))
     .SetShapeFn(kconv::tf::FilterGradientShapeFunction)
     .Doc("The gradient of Kconv>Conv with respect to its filter.");
+
+KCONV_ATTRIBUTES(
+    REGISTER_OP("Kconv>PrefersStock")
+        .Input("input_sizes: int64")
+        .Input("filter_sizes: int64")
+        .Output("prefers: bool")
+        .Attr("pass_name: {'forward', 'input_gradient', 'filter_gradient'}"))
+    .SetShapeFn([](tensorflow::shape_inference::InferenceContext* c) {
+      c->set_output(0, c->Scalar());
+      return absl::OkStatus();
+    })
+    .Doc(
+        "Whether TensorFlow's own kernel is expected to be the fastest for a "
+        "problem that it takes, whatever the sizes.");

@@ -180,7 +180,7 @@ def kconv(problem, algorithm):
     asked = {"dtype": problem.dtype, "pass_": problem.pass_}
     rows = ops.explain(*shapes, **options, **asked).candidates
     rows = dispatch.allowed(rows, algorithm)
-    if dispatch.cheapest(rows) is None:
+    if dispatch.best(rows) is None:
         return rows[0].refusal, "", None
     options["algorithm"] = algorithm
     chosen = ops.explain(*shapes, **options, **asked).chosen

@@ -1,16 +1,16 @@
 """TensorFlow's own convolution: the candidate that bears the name "builtin".
 
-`run` is one stock kernel for one pass, `refusal` says which problems it does not take
-and `seconds` what it would cost; choosing between it and kconv is left to
+`run` is one stock kernel for one pass, and `refusal` says which problems it does not
+take. What it would cost the core knows; choosing between it and kconv is left to
 `kconv.dispatch`. `conv` and `conv_transpose` compute any convolution with stock ops, at
 whatever price, for the places where kconv's own kernels cannot run.
 """
 
-from kconv.builtin.choice import refusal, seconds
+from kconv.builtin.choice import refusal
 from kconv.builtin.conv_transpose import conv_transpose
 from kconv.builtin.convolution import conv
 from kconv.builtin.kernels import run
 
 NAME = "builtin"
 
-__all__ = ["NAME", "conv", "conv_transpose", "refusal", "run", "seconds"]
+__all__ = ["NAME", "conv", "conv_transpose", "refusal", "run"]

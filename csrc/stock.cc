@@ -1,0 +1,213 @@
+#include "stock.h"
+
+#include <algorithm>
+#include <cctype>
+#include <cstdlib>
+#include <fstream>
+#include <iterator>
+#include <limits>
+#include <set>
+#include <sstream>
+#include <string>
+
+namespace kconv {
+namespace {
+
+// What a pass takes beyond what kconv's own take as well: seconds a call; the
+// fraction of the peak of one core, frequency x vector lanes x 2 multiply-adds,
+// that its products reach; and the multiply-adds at the peak that take as long
+// as an element of the image and of the output, as an element of a patch
+// that is gathered for its products, and as an element of the filter.
+struct Rate {
+  double overhead, efficiency, element, gathered, weight;
+};
+
+// Fitted to random problems of `kconv bench auto` on Zen 3 with AVX2.
+constexpr Rate kOneDnn[3] = {
+    {4e-4, 0.76, 2, 0, 150}, {2e-4, 0.90, 0, 5, 700}, {8e-4, 0.50, 0, 10, 0}};
+constexpr Rate kEigen[3] = {{1.5e-4, 0.68, 0, 26, 350},
+                            {2e-5, 0.45, 55, 8, 550},
+                            {5e-4, 0.64, 0, 140, 25}};
+
+// The efficiency with AVX-512: figures on Zen 4.
+constexpr double kOneDnnAvx512[3] = {0.55, 0.53, 0.38};
+constexpr double kEigenAvx512[3] = {0.27, 0.20, 0.13};
+
+// The efficiency of other types, that of the half types as a part of float32's
+// peak: 28x28x128, kernel 3x3, batch 8, on Zen 3 and Zen 4.
+struct OtherTypes {
+  double float64[3], bfloat16[3], float16[3];
+};
+constexpr OtherTypes kOneDnnTypes = {
+    {0.45, 0.37, 0.38}, {0.60, 0.02, 0.02}, {0.60, 0.07, 0.09}};
+constexpr OtherTypes kOneDnnAvx512Types = {
+    {0.20, 0.17, 0.17}, {0.90, 0.80, 0.60}, {0.50, 0.06, 0.08}};
+constexpr OtherTypes kEigenTypes = {
+    {0.45, 0.37, 0.38}, {0.43, 0.02, 0.02}, {0.60, 0.07, 0.09}};
+constexpr OtherTypes kEigenAvx512Types = {
+    {0.20, 0.17, 0.17}, {0.22, 0.01, 0.01}, {0.30, 0.03, 0.04}};
+
+// Eigen's filter gradient of three dimensions hardly gets off the ground.
+constexpr double kEigenFilterGradient3d = 0.005;
+
+// The same of depthwise convolutions: for kernels of at most 3 columns, and for
+// others. Seen on Zen 3 with images of 14 to 112 pixels and 32 to 512 channels.
+// They differ by up to two times, to both sides; oneDNN's filter gradient of
+// wide kernels by more.
+constexpr double kDepthwiseOneDnn[2][3] = {{0.22, 0.20, 0.12},
+                                           {0.30, 0.30, 0.05}};
+constexpr double kDepthwiseEigen[2][3] = {{0.09, 0.08, 0.08},
+                                          {0.09, 0.08, 0.08}};
+
+struct Engine {
+  bool is_onednn = false;
+  bool has_avx512 = false;
+  int lanes = 2;  // of float32
+};
+
+std::set<std::string> ProcessorFlags() {
+  std::ifstream file("/proc/cpuinfo");
+  for (std::string line; std::getline(file, line);) {
+    if (line.compare(0, 5, "flags") != 0) continue;
+    std::istringstream words(line);
+    return {std::istream_iterator<std::string>(words), {}};
+  }
+  return {};
+}
+
+std::string LowerCaseVariable(const char* name) {
+  const char* value = std::getenv(name);
+  std::string text = value == nullptr ? "" : value;
+  for (char& c : text) {
+    c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  }
+  return text;
+}
+
+Engine FindEngine() {
+  // Not UsableIsas, which KCONV_MAX_ISA lowers: stock does not heed it.
+  const std::set<std::string> flags = ProcessorFlags();
+  const std::string wish = LowerCaseVariable("TF_ENABLE_ONEDNN_OPTS");
+  Engine engine;
+  engine.is_onednn = wish == "1" || wish == "true";
+  if (wish.empty()) {
+    // Processors on which TensorFlow takes oneDNN by itself.
+    for (const char* flag :
+         {"avx512_vnni", "avx512_bf16", "avx_vnni", "amx_tile"}) {
+      engine.is_onednn |= flags.count(flag) > 0;
+    }
+  }
+  const std::string limit = LowerCaseVariable("ONEDNN_MAX_CPU_ISA");
+  const bool allowed = limit.empty() || limit.compare(0, 6, "avx512") == 0 ||
+                       limit.compare(0, 7, "default") == 0 ||
+                       limit.compare(0, 3, "all") == 0;
+  engine.has_avx512 = flags.count("avx512f") > 0 && allowed;
+  engine.lanes = engine.has_avx512 ? 16 : flags.count("avx2") > 0 ? 8 : 2;
+  return engine;
+}
+
+const Engine& ThisEngine() {
+  static const Engine engine = FindEngine();
+  return engine;
+}
+
+bool IsDepthwise(const ConvShape& s) {
+  return s.spatial_dims < 3 && s.groups > 1 && s.GroupInChannels() == 1;
+}
+
+// Multiply-accumulates at the peak that would take as long.
+double DepthwiseWork(const Problem& problem) {
+  const ConvShape& s = problem.shape;
+  // oneDNN takes neither of these, or no faster than Eigen.
+  const bool onednn = ThisEngine().is_onednn &&
+                      problem.dtype != DType::kFloat64 &&
+                      s.GroupOutChannels() == 1;
+  double macs = problem.Macs();
+  if (!onednn && problem.pass == Pass::kInputGradient) {
+    // It looks at every tap for every pixel.
+    for (int64_t stride : s.stride) macs *= static_cast<double>(stride);
+  }
+  const auto& efficiency = onednn ? kDepthwiseOneDnn : kDepthwiseEigen;
+  const bool wide = s.kernel[kMaxSpatialDims - 1] > 3;
+  return macs / efficiency[wide][static_cast<int>(problem.pass)];
+}
+
+double EfficiencyOf(const Problem& problem) {
+  const int pass = static_cast<int>(problem.pass);
+  const Engine& engine = ThisEngine();
+  const OtherTypes& types =
+      engine.is_onednn ? (engine.has_avx512 ? kOneDnnAvx512Types : kOneDnnTypes)
+                       : (engine.has_avx512 ? kEigenAvx512Types : kEigenTypes);
+  if (!engine.is_onednn && problem.shape.spatial_dims == 3 &&
+      problem.pass == Pass::kFilterGradient) {
+    return kEigenFilterGradient3d;
+  }
+  switch (problem.dtype) {
+    case DType::kFloat32:
+      break;
+    case DType::kFloat64:
+      return types.float64[pass];
+    case DType::kBFloat16:
+      return types.bfloat16[pass];
+    case DType::kFloat16:
+      return types.float16[pass];
+  }
+  if (engine.has_avx512) {
+    return engine.is_onednn ? kOneDnnAvx512[pass] : kEigenAvx512[pass];
+  }
+  return (engine.is_onednn ? kOneDnn : kEigen)[pass].efficiency;
+}
+
+double DenseWork(const Problem& problem, const Rate& rate) {
+  const ConvShape& s = problem.shape;
+  const double macs = problem.Macs();
+  // The channels that each gathered element is multiplied for.
+  const int64_t columns = problem.pass == Pass::kInputGradient
+                              ? s.GroupInChannels()
+                              : s.out_channels;
+  return macs / EfficiencyOf(problem) +
+         rate.element *
+             static_cast<double>(s.InputElements() + s.OutputElements()) +
+         rate.gathered * macs / static_cast<double>(columns) +
+         rate.weight * static_cast<double>(s.FilterElements());
+}
+
+}  // namespace
+
+const char* StockRefuse(const Problem& problem) {
+  const ConvShape& s = problem.shape;
+  const int64_t sizes[] = {s.InputElements(), s.FilterElements(),
+                           s.OutputElements()};
+  if (*std::min_element(sizes, sizes + 3) == 0) {
+    return "The problem is empty: there is nothing to win.";
+  }
+  if (*std::max_element(sizes, sizes + 3) >
+      std::numeric_limits<int32_t>::max()) {
+    return "Stock kernels count elements in 32 bits.";
+  }
+  return nullptr;
+}
+
+double StockCost(const Problem& problem, const Cpu& cpu) {
+  const Rate& rate =
+      (ThisEngine().is_onednn ? kOneDnn
+                              : kEigen)[static_cast<int>(problem.pass)];
+  double lanes = ThisEngine().lanes;
+  double work;
+  if (IsDepthwise(problem.shape)) {
+    work = DepthwiseWork(problem);
+    // TensorFlow is compiled for AVX, whatever the processor has; what oneDNN
+    // does with AVX-512 has not been timed.
+    lanes = std::min(lanes, 8.0);
+  } else {
+    work = DenseWork(problem, rate);
+  }
+  if (problem.dtype == DType::kFloat64) lanes /= 2;
+  return rate.overhead + work / (cpu.frequency * lanes * 2);
+}
+
+const char* StockEngine() {
+  return ThisEngine().is_onednn ? "oneDNN" : "Eigen";
+}
+
+}  // namespace kconv
