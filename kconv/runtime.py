@@ -1,6 +1,6 @@
 """What TensorFlow is doing right now.
 
-Three of these facts are private in TensorFlow. Where one is gone from a later version,
+Four of these facts are private in TensorFlow. Where one is gone from a later version,
 the answer that keeps plain use working is given; kconv's op library loads only on the
 versions that the tests have seen, so a change comes to light there.
 """
@@ -19,6 +19,10 @@ try:
     from tensorflow.python.eager.record import could_possibly_record
 except ImportError:
     could_possibly_record = None
+try:
+    from tensorflow.python.util._pywrap_util_port import IsMklEnabled
+except ImportError:
+    IsMklEnabled = None
 
 
 def in_xla():
@@ -43,3 +47,10 @@ def may_differentiate():
 def has_gpu():
     """Whether TensorFlow may place ops on a GPU."""
     return bool(tf.config.get_visible_devices("GPU"))
+
+
+def engine():
+    """Returns what TensorFlow's own kernels use: "oneDNN", "Eigen" or "unknown"."""
+    if IsMklEnabled is None:
+        return "unknown"
+    return "oneDNN" if IsMklEnabled() else "Eigen"
