@@ -37,6 +37,7 @@ from kconv.conversion import convert, revert  # noqa: E402
 from kconv.inference import prepare, release  # noqa: E402
 from kconv.profiler import profile  # noqa: E402
 from kconv.settings import accuracy, set_accuracy  # noqa: E402
+from kconv.tuner import tune  # noqa: E402
 
 native.ops()
 
@@ -52,4 +53,5 @@ __all__ = [
     "release",
     "revert",
     "set_accuracy",
+    "tune",
 ]
