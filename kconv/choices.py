@@ -1,6 +1,6 @@
 """The file of measured choices: what `kconv.tune` found fastest, for `auto` to take.
 
-It has a section for each processor, versions, number of threads and accuracy that were
+It has a section for each processor, versions, number of threads and settings that were
 measured, and holds only what measuring again would bring back. So whatever is wrong
 with it costs a warning, never more: see `docs/tuning.md`.
 """
@@ -27,9 +27,6 @@ _LOCK_SECONDS = 10.0
 
 _VARIABLE = "KCONV_CHOICES"
 _AGAIN = "Run `kconv tune` to measure again, or set KCONV_CHOICES=off to do without."
-
-# What this process goes by: (threads, key) -> algorithm.
-_held = {}
 
 
 def location():
@@ -98,28 +95,7 @@ def load():
     except Exception as error:  # a cache must not keep anything from running
         _warn(f"The tuned choices are ignored, for {_words(error)}. {_AGAIN}")
         held = {}
-    _held.clear()
-    _held.update(held)
-    return dict(held)
-
-
-def held():
-    """Returns what this process goes by, as `load` does."""
-    return dict(_held)
-
-
-def hold(found, threads):
-    """Adds to what this process goes by.
-
-    Args:
-        found: A dictionary from keys of problems to entries of a section.
-        threads: Int.
-
-    Returns:
-        All of it, as `load` does.
-    """
-    _held.update({(threads, key): one["algorithm"] for key, one in found.items()})
-    return dict(_held)
+    return held
 
 
 def entry(algorithm, seconds):
@@ -137,23 +113,25 @@ def entry(algorithm, seconds):
     }
 
 
-def save(found, threads, accuracy="fast"):
+def save(found, threads):
     """Adds to the file, and keeps all that others write to it meanwhile.
 
     Args:
         found: A dictionary from keys of problems to what `entry` returns.
         threads: Int.
-        accuracy: String, one of `kconv.settings.ACCURACIES`.
 
     Returns:
         The path of the file, or None where it cannot be written, which is a warning, or
         is not to be.
     """
+    from kconv import settings
+
     mine = {
         "machine": machine(),
         "versions": versions(),
         "threads": threads,
-        "accuracy": accuracy,
+        "accuracy": settings.accuracy(),
+        "workspace_limit": settings.workspace_limit(),
         "choices": found,
     }
     return _rewrite(lambda sections: merged([*sections, mine]))
@@ -172,7 +150,6 @@ def clear():
         gone.extend(one for one in sections if one["machine"] == here)
         return [one for one in sections if one["machine"] != here]
 
-    _held.clear()
     path = location()
     if path is not None and path.exists():
         _rewrite(others)
@@ -243,7 +220,7 @@ def read():
 
 
 # What a section is known by, and the types of it.
-_SETTING = ("machine", "versions", "threads", "accuracy")
+_SETTING = ("machine", "versions", "threads", "accuracy", "workspace_limit")
 
 
 def _checked(section):
@@ -253,7 +230,9 @@ def _checked(section):
         plain = all(type(v) in (str, int) for one in flat for v in one.values())
         named = section["accuracy"] in ("fast", "strict")
         counted = type(section["threads"]) is int and section["threads"] > 0
-        if not (plain and named and counted):
+        limit = section["workspace_limit"]
+        limited = limit is None or (type(limit) is int and limit >= 0)
+        if not (plain and named and counted and limited):
             return None
         choices = {k: v for k, v in section["choices"].items() if _is_entry(v)}
         return {part: section[part] for part in _SETTING} | {"choices": choices}
@@ -272,7 +251,7 @@ def _is_entry(one):
 
 def _here(sections):
     """Returns what of sections holds here, as `load` does, and why if nothing does."""
-    from kconv import native, settings
+    from kconv import native
 
     if not sections:
         return {}, []
@@ -291,22 +270,34 @@ def _here(sections):
             f"its choices were measured with other versions than these ({names}), and"
             " are ignored."
         ]
-    # What was measured of strict algorithms only is no answer for all.
-    accuracies = ["fast", "strict"] if settings.accuracy() == "strict" else ["fast"]
     known, found, gone = {*native.core().algorithms(), "builtin"}, {}, set()
-    for accuracy in accuracies:
-        for section in current:
-            if section["accuracy"] != accuracy:
-                continue
-            for key, one in section["choices"].items():
-                if one["algorithm"] in known:
-                    found[section["threads"], key] = one["algorithm"]
-                else:
-                    gone.add(one["algorithm"])
+    for section in sorted(filter(_suits, current), key=_restrictions):
+        for key, one in section["choices"].items():
+            if one["algorithm"] in known:
+                found[section["threads"], key] = one["algorithm"]
+            else:
+                gone.add(one["algorithm"])
     if gone:
         names = ", ".join(sorted(gone))
         return found, [f"some of its choices are algorithms that are gone: {names}."]
     return found, []
+
+
+def _suits(section):
+    """Whether a section answers what is asked under the present settings.
+
+    What was measured of some candidates is no answer for all. The other way round it
+    is: `auto` takes no choice that a setting forbids.
+    """
+    from kconv import settings
+
+    return section["accuracy"] in ("fast", settings.accuracy()) and section[
+        "workspace_limit"
+    ] in (None, settings.workspace_limit())
+
+
+def _restrictions(section):
+    return (section["accuracy"] != "fast") + (section["workspace_limit"] is not None)
 
 
 # Writing.

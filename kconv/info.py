@@ -127,11 +127,7 @@ def _build(found):
     from kconv import dispatch, native
 
     found["TensorFlow ops"] = native.why_missing() or "loaded"
-    folder = pathlib.Path(__file__).parent
-    found["built for TensorFlow"] = [
-        path.stem.removeprefix("_tfops_").replace("_", ".")
-        for path in sorted(folder.glob("_tfops_*.so"))
-    ]
+    found["built for TensorFlow"] = native.built_for()
     core = native.core()
     if core is not None:
         build = core.build_info()
@@ -196,7 +192,7 @@ def _choices(found):
     sections, wrong = choices.read()
     found["in the file"] = sum(len(one["choices"]) for one in sections)
     counts = {}
-    for threads, _ in choices.held():
+    for threads, _ in native.choices():
         counts[threads] = counts.get(threads, 0) + 1
     found["in use"] = [f"{n} for {t} threads" for t, n in sorted(counts.items())]
     if wrong:

@@ -22,8 +22,8 @@ def path(tmp_path, monkeypatch):
     monkeypatch.setenv("KCONV_CHOICES", str(path))
     monkeypatch.setattr(choices, "machine", lambda: MACHINE)
     monkeypatch.setattr(choices, "versions", lambda: VERSIONS)
-    monkeypatch.setattr(choices, "_held", {})
-    monkeypatch.setattr(settings, "_accuracy", "fast")
+    monkeypatch.setattr(settings, "accuracy", lambda: "fast")
+    monkeypatch.setattr(settings, "workspace_limit", lambda: None)
     return path
 
 
@@ -33,7 +33,8 @@ def entry(algorithm="gemm", when="2020-01-01T00:00:00Z"):
 
 def section(found, **other):
     setting = {"machine": MACHINE, "versions": VERSIONS, "threads": 2}
-    return {**setting, "accuracy": "fast", "choices": found, **other}
+    terms = {"accuracy": "fast", "workspace_limit": None}
+    return {**setting, **terms, "choices": found, **other}
 
 
 def write(path, *sections, **other):
@@ -99,7 +100,6 @@ def test_what_was_saved_is_loaded(path):
     choices.save({"p": choices.entry("builtin", {"builtin": 1})}, 4)
     expected = {(2, "p"): "gemm", (4, "p"): "builtin"}
     assert loaded_quietly() == expected
-    assert choices.held() == expected
     (two, _), wrong = choices.read()
     assert two["choices"]["p"]["seconds"] == {"gemm": 0.001235, "direct": 2}
     assert wrong == []
@@ -110,14 +110,6 @@ def test_later_choices_replace_earlier_ones():
     choices.save({"p": entry("gemm"), "q": entry("gemm")}, 2)
     choices.save({"p": entry("direct")}, 2)
     assert loaded_quietly() == {(2, "p"): "direct", (2, "q"): "gemm"}
-
-
-def test_hold_changes_this_process_only(path):
-    write(path, section({"p": entry("gemm")}))
-    choices.load()
-    held = choices.hold({"p": entry("direct")}, 4)
-    assert held == choices.held() == {(2, "p"): "gemm", (4, "p"): "direct"}
-    assert loaded_quietly() == {(2, "p"): "gemm"}
 
 
 @pytest.mark.parametrize(
@@ -174,6 +166,8 @@ def test_empty_file_is_a_new_one(path):
         section({}, machine=None),
         section({}, versions={"kconv": []}),
         section({}, accuracy="exact"),
+        section({}, workspace_limit="1M"),
+        section({}, workspace_limit=-1),
         section({"q": None}),
         section({"q": entry() | {"algorithm": 7}}),
         section({"q": entry() | {"when": 7}}),
@@ -223,13 +217,34 @@ def test_algorithms_that_are_gone_are_ignored(path):
         assert choices.load() == {(2, "q"): "winograd:f4"}
 
 
-def test_strict_choices_are_for_strict_accuracy(path, monkeypatch):
-    choices.save({"p": entry("winograd:f4"), "q": entry("builtin")}, 2)
-    choices.save({"p": entry("gemm"), "r": entry("gemm")}, 2, "strict")
-    fast = {(2, "p"): "winograd:f4", (2, "q"): "builtin"}
-    assert loaded_quietly() == fast
-    monkeypatch.setattr(settings, "_accuracy", "strict")
-    assert loaded_quietly() == {**fast, (2, "p"): "gemm", (2, "r"): "gemm"}
+def test_choices_hold_under_the_settings_they_were_measured_under(monkeypatch):
+    def under(accuracy, limit):
+        monkeypatch.setattr(settings, "accuracy", lambda: accuracy)
+        monkeypatch.setattr(settings, "workspace_limit", lambda: limit)
+
+    free = {"p": entry("winograd:f4"), "q": entry("builtin")}
+    choices.save(free, 2)
+    under("strict", None)
+    choices.save({"p": entry("gemm"), "r": entry("gemm")}, 2)
+    under("fast", 1 << 20)
+    choices.save({"p": entry("direct"), "s": entry("direct")}, 2)
+    under("strict", 1 << 20)
+    choices.save({"t": entry("grouped")}, 2)
+
+    def expected(**mine):
+        return {(2, key): name for key, name in mine.items()}
+
+    free = {"p": "winograd:f4", "q": "builtin"}
+    under("fast", None)
+    assert loaded_quietly() == expected(**free)
+    under("strict", None)
+    assert loaded_quietly() == expected(**free | {"p": "gemm", "r": "gemm"})
+    under("fast", 1 << 20)
+    assert loaded_quietly() == expected(**free | {"p": "direct", "s": "direct"})
+    under("fast", 1 << 21)
+    assert loaded_quietly() == expected(**free)
+    under("strict", 1 << 20)
+    assert loaded_quietly()[2, "t"] == "grouped"
 
 
 def test_load_never_raises(path, monkeypatch):
@@ -299,9 +314,7 @@ def test_clear_forgets_this_machine_only(path):
     foreign = section({"p": entry()}, machine={**MACHINE, "isa": "sse2"})
     stale = section({"p": entry()}, versions={**VERSIONS, "kconv": "0"})
     write(path, foreign, stale, section({"p": entry(), "q": entry()}))
-    choices.load()
     assert choices.clear() == 3
-    assert choices.held() == {}
     assert choices.read() == ([foreign], [])
     path.unlink()
     assert choices.clear() == 0
@@ -316,6 +329,12 @@ spec = importlib.util.spec_from_file_location("choices", sys.argv[1])
 choices = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(choices)
 choices.machine, choices.versions = dict, dict
+class Settings:
+    accuracy = staticmethod(lambda: "fast")
+    workspace_limit = staticmethod(lambda: None)
+class Kconv:
+    settings = Settings
+sys.modules["kconv"] = Kconv  # the whole takes seconds to import
 def save(i):
     return choices.save({f"{sys.argv[2]} {i}": choices.entry("gemm", {"gemm": 1})}, 1)
 """

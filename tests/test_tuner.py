@@ -23,7 +23,6 @@ def path(tmp_path, monkeypatch):
     """A file of its own for each test, and no choices before and after."""
     path = tmp_path / "choices.json"
     monkeypatch.setenv("KCONV_CHOICES", str(path))
-    monkeypatch.setattr(choices, "_held", {})
     monkeypatch.setattr(settings, "_accuracy", "fast")
     native.set_choices({})
     yield path
@@ -202,7 +201,7 @@ class Watch:
         if isinstance(seconds, Exception):
             raise seconds
         self.now += seconds
-        graph, count = sequence(seconds)
+        graph, _ = sequence(seconds)
         assert (graph is call) == (key in self.hopeless)
         return {"refusal": None, "seconds": seconds}
 
@@ -260,7 +259,7 @@ def test_candidates_that_would_take_all_that_is_left_are_left_out(watch):
 
 def test_a_problem_that_time_runs_out_for_is_not_half_measured(watch):
     assert watch({"gemm": 2.0, "direct": 2.0}, deadline=1.0)[:2] == ({}, {})
-    times, _, done = watch({"gemm": 1.0, "direct": 1.01}, deadline=2.5)
+    times, *_ = watch({"gemm": 1.0, "direct": 1.01}, deadline=2.5)
     assert [len(one) for one in times.values()] == [race.FEWEST_TURNS] * 2
 
 
@@ -282,7 +281,7 @@ def test_winners_are_kept_and_used(measured, path):
     assert chosen() == name_of_last(seen[0]) == report.rows[0].now
     assert chosen(batch=2) != name_of_last(seen[0])
     np.testing.assert_allclose(model(x), before, rtol=1e-4, atol=1e-4)
-    assert choices.load() == choices.held()
+    assert choices.load() == native.choices()
     assert set(choices.load().values()) == {row.now for row in report.rows}
     again = kconv.tune(model, passes="forward", progress=False)
     assert (again.changed, again.gain) == (0, 1.0)
@@ -315,7 +314,7 @@ def test_equal_candidates_change_nothing(measured):
     report = kconv.tune(small_model(), progress=False)
     assert report.changed == 0
     assert all(row.now == row.before for row in report.rows)
-    assert len(choices.held()) == len(report.rows) == 6
+    assert len(native.choices()) == len(report.rows) == 6
 
 
 def test_without_saving_choices_hold_for_the_process(measured, path):
@@ -401,7 +400,7 @@ def test_wrong_arguments(arguments, words):
 
 
 def test_models_without_a_choice_are_an_error():
-    with pytest.raises(ValueError, match="no convolution that.*'gemm' leaves nothing"):
+    with pytest.raises(ValueError, match=r"no convolution that.*'gemm' leaves nothing"):
         kconv.tune(small_model(algorithm="gemm"), progress=False)
     dense = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
     with pytest.raises(ValueError, match="no convolution that"):

@@ -98,9 +98,10 @@ def tune(
     entries = {row.key: choices.entry(row.now, row.seconds) for row in rows}
     path = None
     if entries:
-        native.set_choices(choices.hold(entries, threads))
+        mine = {(threads, key): one["algorithm"] for key, one in entries.items()}
+        native.set_choices({**native.choices(), **mine})
         if save:
-            path = choices.save(entries, threads, settings.accuracy())
+            path = choices.save(entries, threads)
     return TuningReport(
         rows=tuple(rows),
         omitted=tuple(omitted),

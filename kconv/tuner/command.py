@@ -110,16 +110,17 @@ def _run(options):
 
 def clear():
     """Forgets the choices of this processor, and says how many those were."""
-    from kconv import choices
+    from kconv import choices, native
 
+    native.set_choices({})
     print(f"{choices.clear()} choices of this processor are forgotten.")
 
 
 def show():
     """Prints the choices that hold here."""
-    from kconv import choices
+    from kconv import choices, native
 
-    path, known = choices.location(), choices.held()
+    path, known = choices.location(), native.choices()
     print(f"{len(known)} choices hold here, from {path or 'no file'}.")
     for (threads, key), algorithm in sorted(known.items()):
         print(f"{threads} threads  {algorithm:12}  {key}")

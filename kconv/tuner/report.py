@@ -119,8 +119,8 @@ class TuningReport:
         if self.rows:
             gain = "" if self.gain is None else f", {self.gain:.2f}x as fast together"
             lines.append(
-                f"{self.changed} of {len(self.rows)} choices changed for {self.threads}"
-                f" threads{gain}, in {self.elapsed:.0f} s."
+                f"{self.changed} of {len(self.rows)} choices changed (threads:"
+                f" {self.threads}){gain}, in {self.elapsed:.0f} s."
             )
         if self.left:
             why = "Ctrl-C came" if self.interrupted else "the time was up"
