@@ -86,7 +86,8 @@ def test_spread_is_half_the_distance_of_the_quartiles():
         ([8, 9, 10, 11, 12], [10.9, 10.9], False),  # 0.9 < 1
         ([8, 9, 10, 11, 12], [11.1, 11.1], True),
         ([10, 10, 10], [8, 9, 11.5, 13, 14], False),  # 1.5 < 2
-        ([10, 10, 10], [10, 11, 12.5, 13, 14], True),  # 2.5 > 1
+        ([10, 10, 10], [10.5, 11, 12.5, 13, 14], True),  # 2.5 > 1
+        ([10, 10, 10], [10.2, 11, 12.5, 13, 14], False),  # the least are equal
         ([9, 10, 11], [11.9, 12.4, 12.9], True),  # 2.4 > 0.5 + 0.25
         ([8, 10, 12], [10.4, 11.4, 12.4], False),  # 1.4 < 1 + 0.5
     ],
@@ -96,12 +97,18 @@ def test_what_beats_must_be_ahead_of_both_spreads(ours, theirs, wins):
 
 
 def test_incumbent_stays_unless_it_is_beaten():
-    times = {"a": [1.0] * 5, "b": [1.02] * 5, "c": [1.1] * 5, "d": [1.0, 2, 3, 4, 5]}
+    times = {"a": [1.0] * 5, "b": [1.02] * 5, "c": [1.1] * 5, "d": [1.1, 3, 3, 4, 4]}
     assert race.choose(times, "a") == "a"
     assert race.choose(times, "b") == "b"
     assert race.choose(times, "c") == "a"
     assert race.choose(times, "d") == "a"
     assert race.choose(times, "gone") == "a"
+
+
+def test_what_beats_the_incumbent_may_not_have_the_least_median():
+    times = {"now": [4, 5, 5, 5, 6], "noisy": [1, 1, 3, 9, 9], "quiet": [3.5] * 5}
+    assert race.fastest(times, times) == "noisy"
+    assert race.choose(times, "now") == "quiet"
 
 
 def test_noise_does_not_flip_a_choice():

@@ -142,6 +142,7 @@ def _measure(found, deadline, progress):
 def _row(problem, times, seconds):
     if not times:
         return None
+    now = race.choose(times, problem.before)
     return TunedProblem(
         layers=tuple(problem.layers),
         uses=problem.uses,
@@ -149,8 +150,9 @@ def _row(problem, times, seconds):
         problem=problems.text(problem),
         key=problem.key,
         before=problem.before,
-        now=race.choose(times, problem.before),
+        now=now,
         seconds=dict(sorted(seconds.items(), key=lambda pair: pair[1])),
+        spread=race.spread(times[now]) / seconds[now],
     )
 
 

@@ -56,10 +56,10 @@ def choose(times, incumbent):
         times: What `run` returned.
         incumbent: String, what is taken if nothing is faster beyond the noise.
     """
-    best = fastest(times, times)
-    if incumbent in times and not beats(times[best], times[incumbent]):
-        return incumbent
-    return best
+    if incumbent not in times:
+        return fastest(times, times)
+    ahead = [name for name in times if beats(times[name], times[incumbent])]
+    return fastest(times, ahead) if ahead else incumbent
 
 
 def fastest(times, names):
@@ -68,9 +68,14 @@ def fastest(times, names):
 
 
 def beats(ours, theirs):
-    """Whether calls are faster than others by more than both spread."""
+    """Whether calls are faster than others by more than both spread.
+
+    Their least must be less as well: what else runs on the machine only ever adds, and
+    may have added to the one more than to the other.
+    """
     mine, other = statistics.median(ours), statistics.median(theirs)
-    return other - mine > max(MARGIN * other, spread(ours) + spread(theirs))
+    ahead = other - mine > max(MARGIN * other, spread(ours) + spread(theirs))
+    return ahead and min(ours) < (1 - MARGIN) * min(theirs)
 
 
 def spread(seconds):

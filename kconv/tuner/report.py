@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import statistics
 
 from rich import box
 from rich.console import Console
@@ -9,6 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from kconv.profiler.wording import short
+
+# Beyond this spread choices are not to be relied upon.
+NOISY = 0.1
 
 _HEADINGS = ("layer", "problem", "pass", "before", "now", "ms", "gain", "others, ms")
 
@@ -28,6 +32,8 @@ class TunedProblem:
         now: String, the one that it takes now.
         seconds: Dictionary from names of algorithms to the median of a call, the least
             first.
+        spread: Float, half the distance of the quartiles of the calls of `now`, as a
+            part of their median.
     """
 
     layers: tuple
@@ -38,6 +44,7 @@ class TunedProblem:
     before: str
     now: str
     seconds: dict
+    spread: float
 
     @property
     def gain(self):
@@ -85,6 +92,11 @@ class TuningReport:
         before = sum(row.uses * row.seconds[row.before] for row in known)
         return before / now if known else None
 
+    @property
+    def spread(self):
+        """Float, the median of the spreads of all rows: how busy the machine was."""
+        return statistics.median(row.spread for row in self.rows) if self.rows else 0.0
+
     def __str__(self):
         console = Console(file=io.StringIO(), width=_WIDTH, color_system=None)
         self._print(console)
@@ -121,6 +133,12 @@ class TuningReport:
             lines.append(
                 f"{self.changed} of {len(self.rows)} choices changed (threads:"
                 f" {self.threads}){gain}, in {self.elapsed:.0f} s."
+            )
+        if self.spread > NOISY:
+            lines.append(
+                f"The machine is busy: calls of the same algorithm differ by"
+                f" {100 * self.spread:.0f} %. Only what stood out was changed; tune"
+                " again when it is quiet."
             )
         if self.left:
             why = "Ctrl-C came" if self.interrupted else "the time was up"
