@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 import warnings
 
 import keras
@@ -248,6 +249,14 @@ def test_failing_candidates_are_left_out(watch):
     assert watch({"gemm": full}, before="gemm")[:2] == ({}, {})
 
 
+def test_operands_that_do_not_fit_into_memory_are_no_error(watch, monkeypatch):
+    def operands(problem):
+        raise tf.errors.ResourceExhaustedError(None, None, "OOM")
+
+    monkeypatch.setattr(timing.calls, "operands", operands)
+    assert watch({"gemm": 1.0})[:2] == ({}, {})
+
+
 def test_candidates_that_would_take_all_that_is_left_are_left_out(watch):
     estimates = {"gemm": 1.0, "winograd:f4": 1.0, "direct": 100.0}
     table = dict.fromkeys(estimates, 1.0)
@@ -336,8 +345,13 @@ def test_ctrl_c_keeps_what_there_is(measured, path):
 
 
 def test_time_that_is_up_keeps_what_there_is(monkeypatch, path):
-    monkeypatch.setattr(timing, "measure", lambda *_: ({}, {}))
-    report = kconv.tune(small_model(), progress=False)
+    def measure(problem, deadline):
+        while time.perf_counter() < deadline:
+            pass
+        return {}, {}
+
+    monkeypatch.setattr(timing, "measure", measure)
+    report = kconv.tune(small_model(), seconds=0.01, progress=False)
     assert (report.rows, report.left, report.path) == ((), 6, None)
     assert (report.gain, report.changed) == (None, 0)
     assert not path.exists()
@@ -357,7 +371,15 @@ def test_a_busy_machine_is_told(monkeypatch):
         report
     )
     monkeypatch.setattr(tuner.report, "NOISY", 0.3)
-    assert "busy" not in str(report)
+    assert "machine is busy" not in str(report)
+
+
+def test_problems_that_nothing_can_compute_are_told(monkeypatch):
+    monkeypatch.setattr(timing, "measure", lambda *_: ({}, {}))
+    report = kconv.tune(small_model(), passes="forward", progress=False)
+    assert (report.rows, report.left, report.path) == ((), 0, None)
+    assert [one.layer for one in report.omitted] == ["a", "b", "c"]
+    assert "Not measured: a, b, c. Nothing could compute it" in str(report)
 
 
 def test_expensive_problems_come_first(measured):

@@ -93,7 +93,7 @@ def tune(
             f"{' '.join(sentences)} Received: model={model.name!r}"
         )
     started = time.perf_counter()
-    rows, interrupted = _measure(found, started + seconds, progress)
+    rows, failed, interrupted = _measure(found, started + seconds, progress)
     threads = runtime.threads()
     entries = {row.key: choices.entry(row.now, row.seconds) for row in rows}
     path = None
@@ -104,8 +104,8 @@ def tune(
             path = choices.save(entries, threads)
     return TuningReport(
         rows=tuple(rows),
-        omitted=tuple(omitted),
-        left=len(found) - len(rows),
+        omitted=(*omitted, *_omitted(failed)),
+        left=len(found) - len(rows) - len(failed),
         threads=threads,
         elapsed=time.perf_counter() - started,
         interrupted=interrupted,
@@ -114,8 +114,8 @@ def tune(
 
 
 def _measure(found, deadline, progress):
-    """Returns the rows of problems, and whether Ctrl-C came between."""
-    rows = []
+    """Returns the rows of problems, those that failed, and whether Ctrl-C came."""
+    rows, failed = [], []
     columns = (
         TextColumn("tuning"),
         BarColumn(),
@@ -132,11 +132,19 @@ def _measure(found, deadline, progress):
                     break
                 p.update(task, description=f"{problem.pass_} {problems.text(problem)}")
                 row = _row(problem, *timing.measure(problem, deadline))
-                rows += [] if row is None else [row]
+                if row is not None:
+                    rows.append(row)
+                elif time.perf_counter() < deadline:
+                    failed.append(problem)
                 p.advance(task)
         except KeyboardInterrupt:
-            return rows, True
-    return rows, False
+            return rows, failed, True
+    return rows, failed, False
+
+
+def _omitted(failed):
+    sentence = "Nothing could compute it, for want of memory."
+    return [problems.Omitted(layer, sentence) for one in failed for layer in one.layers]
 
 
 def _row(problem, times, seconds):

@@ -15,6 +15,9 @@ from kconv.tuner import race
 # Seconds that a candidate is measured before the next has its turn.
 TURN_SECONDS = 0.02
 
+# What a candidate may raise, which needs more memory than there is, say.
+_FAILURES = (tf.errors.OpError, MemoryError)
+
 
 def measure(problem, deadline, clock=time.perf_counter):
     """Measures all that `auto` may take for a problem.
@@ -30,7 +33,10 @@ def measure(problem, deadline, clock=time.perf_counter):
         call where that was far behind. Both are empty if the time was up before the
         turns. A candidate that fails is left out.
     """
-    arguments = calls.operands(problem)
+    try:
+        arguments = calls.operands(problem)
+    except _FAILURES:
+        return {}, {}
     watch, first = Stopwatch(), {}
     for name in _in_order(problem):
         if first and clock() + problem.candidates[name] > deadline:
@@ -40,8 +46,8 @@ def measure(problem, deadline, clock=time.perf_counter):
         least = min(first.values(), default=None)
         try:
             answer = _prepare(watch, problem, name, arguments, least)
-        except (tf.errors.OpError, MemoryError):
-            continue  # it needs more memory than there is, say
+        except _FAILURES:
+            continue
         first[name] = answer["seconds"]
     if not first:
         return {}, {}
