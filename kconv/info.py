@@ -81,13 +81,16 @@ def show(as_json=False):
     for heading, section in facts.items():
         table.add_row(Text(heading, style="bold"), "")
         for name, value in section.items():
-            table.add_row(Text(f"  {name}"), Text(_text(name, value)))
+            table.add_row(Text(f"  {name}"), Text(_text(heading, value)))
     Console().print(table)
 
 
-def _text(name, value):
+_MISSING = {"packages": "not installed", "environment": "not set"}
+
+
+def _text(heading, value):
     if value is None:
-        return "not set" if name.startswith("KCONV_") else "none"
+        return _MISSING.get(heading, "none")
     if isinstance(value, list):
         return " ".join(map(str, value)) or "none"
     if isinstance(value, bool):
@@ -151,7 +154,8 @@ def _processor(found):
         found["instruction sets"] = list(core.isas())
         for name in ("l1d", "l2", "l3"):
             found[f"cache {name}"] = binary(cpu[name])
-        found["frequency"] = f"{cpu['frequency'] / 1e9:.2f} GHz"
+        assumed = "" if system.tells_frequency() else ", assumed"
+        found["frequency"] = f"{cpu['frequency'] / 1e9:.2f} GHz{assumed}"
 
 
 def _devices(found):
@@ -167,9 +171,8 @@ def _devices(found):
         tf.config.experimental.get_device_details(one).get("device_name", one.name)
         for one in tf.config.list_physical_devices("GPU")
     ]
-    within = tf.config.threading.get_intra_op_parallelism_threads()
+    found["threads within operations"] = runtime.threads()
     between = tf.config.threading.get_inter_op_parallelism_threads()
-    found["threads within operations"] = within or "TensorFlow decides"
     found["threads between operations"] = between or "TensorFlow decides"
     found["op determinism"] = runtime.is_deterministic()
 

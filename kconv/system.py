@@ -5,6 +5,7 @@ import pathlib
 import platform
 
 _PROC = pathlib.Path("/proc")
+_FREQUENCY = pathlib.Path("/sys/devices/system/cpu/cpu0/cpufreq/cpuinfo_max_freq")
 
 
 def processor_name():
@@ -18,6 +19,11 @@ def processors():
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def tells_frequency():
+    """Whether it tells the highest frequency of the processor."""
+    return _FREQUENCY.exists()
 
 
 def memory():

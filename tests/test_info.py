@@ -34,7 +34,8 @@ def test_everything_is_told():
     assert set(facts["processor"]["instruction sets"]) <= set(
         facts["build"]["instruction sets built"]
     )
-    assert facts["processor"]["frequency"].endswith(" GHz")
+    assert " GHz" in facts["processor"]["frequency"]
+    assert facts["devices"]["threads within operations"] >= 1
     assert facts["versions"]["NumPy"] == importlib.metadata.version("numpy")
     assert facts["packages"]["rich"] == importlib.metadata.version("rich")
     assert facts["devices"]["stock kernels"] in ("oneDNN", "Eigen")
@@ -44,11 +45,13 @@ def test_table(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")  # names are not broken over lines
     monkeypatch.setenv("KCONV_EXAMPLE", "[red]shown")
     monkeypatch.delenv("KCONV_MAX_ISA", raising=False)
+    monkeypatch.setattr(info, "PACKAGES", ("no-such-package",))
     assert cli.main(["info"]) == 0
     words = capsys.readouterr().out
     lines = [line.split() for line in words.splitlines()]
     assert ["KCONV_EXAMPLE", "[red]shown"] in lines
     assert ["KCONV_MAX_ISA", "not", "set"] in lines
+    assert ["no-such-package", "not", "installed"] in lines
     for word in ("TensorFlow", "instruction sets", "gemm direct", *HEADINGS):
         assert word in words
 
@@ -142,6 +145,15 @@ def test_what_linux_tells(proc, monkeypatch):
     found = info.collect()
     assert found["processor"]["memory"] == "2.0 MiB, 1.0 MiB available"
     assert found["devices"]["NVIDIA driver"] == "NVIDIA Kernel Module  1.2"
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_an_assumed_frequency_is_called_so(told, tmp_path, monkeypatch):
+    path = tmp_path / "cpuinfo_max_freq"
+    monkeypatch.setattr(system, "_FREQUENCY", path)
+    if told:
+        path.write_text("3000000")
+    assert ("assumed" in info.collect()["processor"]["frequency"]) is not told
 
 
 def test_processors_are_those_this_process_may_use(monkeypatch):
