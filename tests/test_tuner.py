@@ -266,8 +266,12 @@ def test_candidates_that_would_take_all_that_is_left_are_left_out(watch):
     assert "direct" in times
 
 
-def test_a_problem_that_time_runs_out_for_is_not_half_measured(watch):
-    assert watch({"gemm": 2.0, "direct": 2.0}, deadline=1.0)[:2] == ({}, {})
+def test_a_problem_that_time_runs_out_for_is_finished(watch):
+    three = {"gemm": 2.0, "direct": 2.0, "builtin": 2.0}
+    assert watch(three, deadline=1.0)[:2] == ({}, {})
+    times, *_ = watch(three, deadline=3.0)
+    assert {n: len(one) for n, one in times.items()} == {"gemm": 3, "direct": 3}
+    assert set(watch({"gemm": 2.0}, deadline=1.0)[0]) == {"gemm"}
     times, *_ = watch({"gemm": 1.0, "direct": 1.01}, deadline=2.5)
     assert [len(one) for one in times.values()] == [race.FEWEST_TURNS] * 2
 

@@ -24,14 +24,15 @@ def measure(problem, deadline, clock=time.perf_counter):
 
     Args:
         problem: A `Problem`.
-        deadline: Float, when `clock` shows it nothing more is begun.
+        deadline: Float, when `clock` shows it no other candidate is begun, and each has
+            the fewest turns.
         clock: A function, the seconds.
 
     Returns:
         A dictionary from names of algorithms to lists of seconds, of those that had
         turns; and one from all that were called to the median, or to the seconds of a
-        call where that was far behind. Both are empty if the time was up before the
-        turns. A candidate that fails is left out.
+        call where that was far behind. Both are empty if there was no time for a
+        second candidate. One that fails is left out.
     """
     try:
         arguments = calls.operands(problem)
@@ -40,8 +41,6 @@ def measure(problem, deadline, clock=time.perf_counter):
     watch, first = Stopwatch(), {}
     for name in _in_order(problem):
         if first and clock() + problem.candidates[name] > deadline:
-            if clock() > deadline:
-                return {}, {}
             continue  # one call of it would take all that is left
         least = min(first.values(), default=None)
         try:
@@ -49,7 +48,7 @@ def measure(problem, deadline, clock=time.perf_counter):
         except _FAILURES:
             continue
         first[name] = answer["seconds"]
-    if not first:
+    if not first or (clock() > deadline and len(first) == 1 < len(problem.candidates)):
         return {}, {}
     hopeless = race.HOPELESS * min(first.values())
     racing = [n for n, s in first.items() if s <= hopeless or n == problem.before]
