@@ -149,8 +149,11 @@ def test_forced_and_strict_layers_are_omitted():
 
 def test_under_strict_accuracy_strict_algorithms_are_measured(measured, path):
     kconv.set_accuracy("strict")
-    found, _ = collect(small_model(algorithm="auto:strict"))
-    assert not any(n.startswith("winograd") for one in found for n in one.candidates)
+    for algorithm in ("auto", "auto:strict"):
+        found, _ = collect(small_model(algorithm=algorithm))
+        names = {name for one in found for name in one.candidates}
+        assert "gemm" in names
+        assert not any(name.startswith("winograd") for name in names)
     measured()
     kconv.tune(small_model(), passes="forward", progress=False)
     (section,) = json.loads(path.read_text())["sections"]
@@ -315,6 +318,14 @@ def test_later_processes_use_the_file(measured, path):
     told = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert told.returncode == 0, told.stderr
     assert told.stdout.strip() == chosen()
+
+
+def test_other_choices_stay(measured):
+    native.set_choices({(99, "another problem"): "gemm"})
+    measured()
+    kconv.tune(small_model(), passes="forward", progress=False)
+    assert native.choices()[99, "another problem"] == "gemm"
+    assert len(native.choices()) == 3
 
 
 def test_equal_candidates_change_nothing(measured):
