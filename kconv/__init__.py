@@ -42,6 +42,7 @@ from kconv.settings import (  # noqa: E402
     set_workspace_limit,
     workspace_limit,
 )
+from kconv.tuner import tune  # noqa: E402
 
 native.ops()
 
@@ -58,5 +59,6 @@ __all__ = [
     "revert",
     "set_accuracy",
     "set_workspace_limit",
+    "tune",
     "workspace_limit",
 ]

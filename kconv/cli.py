@@ -1,10 +1,11 @@
-"""The command line: `kconv demo | bench | profile | info`. Parses arguments only."""
+"""The command line: `kconv demo | bench | profile | tune | info`."""
 
 import argparse
 import sys
 
 from kconv.arguments import positive
 from kconv.benchmark import command
+from kconv.tuner import command as tuner_command
 
 # Modules that need an extra are imported by the command that needs them.
 
@@ -61,7 +62,7 @@ def _profile(options):
 def _info(options):
     from kconv import info
 
-    info.show()
+    info.show(as_json=options.json)
     return 0
 
 
@@ -73,9 +74,11 @@ def _parser():
     _add_demo(commands)
     command.add(commands)
     _add_profile(commands)
+    tuner_command.add(commands)
     info = commands.add_parser(
         "info", help="print what a bug report needs: versions, processor, settings"
     )
+    info.add_argument("--json", action="store_true", help="as JSON")
     info.set_defaults(command=_info)
     return parser
 

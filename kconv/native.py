@@ -16,6 +16,7 @@ import warnings
 import tensorflow as tf
 
 from kconv import __version__
+from kconv import choices as measured
 
 _FOLDER = pathlib.Path(__file__).resolve().parent
 _MAPS = pathlib.Path("/proc/self/maps")
@@ -134,6 +135,8 @@ def _load():
                         stacklevel=4,
                     )
                 _parts = parts
+                if parts.core:
+                    _tell_choices(parts, measured.load())
     return _parts
 
 

@@ -1,6 +1,6 @@
 """What TensorFlow is doing right now, and may use.
 
-Three of these facts are private in TensorFlow. Where one is gone from a later version,
+Four of these facts are private in TensorFlow. Where one is gone from a later version,
 the answer that keeps plain use working is given; kconv's op library loads only on the
 versions that the tests have seen, so a change comes to light there.
 """
@@ -9,6 +9,8 @@ import functools
 import os
 
 import tensorflow as tf
+
+from kconv import system
 
 try:
     from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
@@ -22,6 +24,10 @@ try:
     from tensorflow.python.eager.record import could_possibly_record
 except ImportError:
     could_possibly_record = None
+try:
+    from tensorflow.python.util._pywrap_util_port import IsMklEnabled
+except ImportError:
+    IsMklEnabled = None
 
 
 def in_xla():
@@ -59,4 +65,11 @@ def _default_threads():
     wish = os.environ.get("TF_NUM_INTRAOP_THREADS", "")
     if wish.isdecimal() and int(wish) > 0:
         return int(wish)
-    return len(os.sched_getaffinity(0))
+    return system.processors()
+
+
+def engine():
+    """Returns what TensorFlow's own kernels use: "oneDNN", "Eigen" or "unknown"."""
+    if IsMklEnabled is None:
+        return "unknown"
+    return "oneDNN" if IsMklEnabled() else "Eigen"

@@ -7,6 +7,9 @@ import pytest
 # TensorFlow's greetings hide what a failing test prints.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
+# What this machine was tuned to must not sway them.
+os.environ["KCONV_CHOICES"] = "off"
+
 
 def pytest_configure(config):
     """Registers markers; pyproject.toml leaves out slow tests by default."""

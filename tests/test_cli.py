@@ -26,6 +26,8 @@ SMALL = Layer(3, 6, 4, 8)
         ["demo", "--help"],
         ["bench", "layers", "--help"],
         ["profile", "--help"],
+        ["tune", "--help"],
+        ["info", "--help"],
     ],
 )
 def test_help(arguments, capsys):
@@ -53,6 +55,9 @@ def test_help(arguments, capsys):
         ["profile", "lenet5", "--batch", "0"],
         ["profile", "lenet5", "--input-shape", "-1"],
         ["profile", "lenet5", "--passes", "backward"],
+        ["tune", "lenet5", "--batch", "0"],
+        ["tune", "lenet5", "--passes", "backward"],
+        ["tune", "lenet5", "--dtype", "int8"],
     ],
 )
 def test_wrong_arguments(arguments, capsys):
@@ -73,15 +78,6 @@ def test_module_runs_as_the_command():
     )
     assert words.returncode == 0
     assert "demo" in words.stdout
-
-
-def test_info(capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "200")  # names are not broken over lines
-    monkeypatch.setenv("KCONV_EXAMPLE", "shown")
-    assert cli.main(["info"]) == 0
-    words = capsys.readouterr().out
-    for word in ("TensorFlow", "instruction sets", "gemm direct", "KCONV_EXAMPLE"):
-        assert word in words
 
 
 # The demonstration.

@@ -166,7 +166,7 @@ def test_all_threads_see_it():
 
 def test_info_shows_it():
     kconv.set_accuracy("strict")
-    assert info.collect()["accuracy"] == "strict"
+    assert info.collect()["settings"]["accuracy"] == "strict"
 
 
 def test_environment(monkeypatch):

@@ -20,6 +20,7 @@ BELOW_LAYERS = [
     for name in (
         *("spec", "runtime", "explanation", "dispatch", "gradients", "epilogue"),
         *("native", "prepared", "settings", "operands", "padding", "transposition"),
+        *("choices", "system"),
     )
 ]
 

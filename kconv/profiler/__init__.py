@@ -69,14 +69,26 @@ def profile(
         Araujo, Norris and Sim, "Computing Receptive Fields of Convolutional Neural
         Networks", Distill, 2019.
     """
-    if not isinstance(model, keras.Layer):
-        raise ValueError(f"`model` must be a Keras model or layer. Received: {model!r}")
-    if not is_integer(batch_size) or batch_size < 1:
-        raise ValueError(
-            "`batch_size` must be a positive integer. Received: "
-            f"batch_size={batch_size!r}"
-        )
-    batch_size = int(batch_size)
+    passes = checked_passes(passes)
+    tracer, results, shapes = trace(model, input_shape, batch_size, input_dtype)
+    names = inputs.names(model, shapes)
+    layers, refused = rows.make(tracer.calls, names, passes)
+    given = inputs.flat_shapes(shapes)
+    return Profile(
+        model.name,
+        {n: (int(batch_size), *s) for n, s in zip(names, given, strict=True)},
+        passes,
+        layers,
+        rows.total(layers, tracer, results, passes),
+        tuple(refused) if refusals else (),
+    )
+
+
+def checked_passes(passes):
+    """Returns a tuple of distinct names of passes, of one name or a list of them.
+
+    Raises ValueError if one is unknown.
+    """
     asked = (passes,) if isinstance(passes, str) else passes
     if (
         not isinstance(asked, list | tuple)
@@ -87,7 +99,27 @@ def profile(
             f"`passes` must be some of {list(dispatch.PASSES)}. Received: "
             f"passes={passes!r}"
         )
-    passes = tuple(dict.fromkeys(asked))
+    return tuple(dict.fromkeys(asked))
+
+
+def trace(model, input_shape=None, batch_size=1, input_dtype=None):
+    """Writes down what a model calls; the arguments are those of `profile`.
+
+    Returns:
+        A `Tracer`, which has the calls; the keys of the model's outputs; and the
+        structure of the shapes of its inputs, without the batch.
+
+    Raises:
+        ValueError: As `profile`.
+    """
+    if not isinstance(model, keras.Layer):
+        raise ValueError(f"`model` must be a Keras model or layer. Received: {model!r}")
+    if not is_integer(batch_size) or batch_size < 1:
+        raise ValueError(
+            "`batch_size` must be a positive integer. Received: "
+            f"batch_size={batch_size!r}"
+        )
+    batch_size = int(batch_size)
     shapes = inputs.shapes_of(model, input_shape)
     _build(model, shapes, input_dtype)
     tensors = inputs.tensors(model, shapes, batch_size, input_dtype)
@@ -101,17 +133,7 @@ def profile(
             f"The model cannot be called with such inputs: {words} Received: "
             f"input_shape={input_shape}, batch_size={batch_size}"
         ) from error
-    names = inputs.names(model, shapes)
-    layers, refused = rows.make(tracer.calls, names, passes)
-    given = inputs.flat_shapes(shapes)
-    return Profile(
-        model.name,
-        {n: (batch_size, *shape) for n, shape in zip(names, given, strict=True)},
-        passes,
-        layers,
-        rows.total(layers, tracer, results, passes),
-        tuple(refused) if refusals else (),
-    )
+    return tracer, results, shapes
 
 
 def _build(model, shapes, dtype):

@@ -56,11 +56,7 @@ def choose(call, pass_):
 
 
 def _explain(convolution, pass_, dtype):
-    spec = convolution.spec
-    if convolution.padded_before:
-        spec = dataclasses.replace(spec, padding="VALID")
-    if convolution.is_transposed:
-        pass_ = _UNDONE.get(pass_, pass_)
+    spec, pass_ = computed(convolution, pass_)
     problem = convolution.image_shape, convolution.kernel_shape, dtype
     try:
         return explanation.explain(pass_, spec, *problem)
@@ -68,3 +64,16 @@ def _explain(convolution, pass_, dtype):
         # The pointwise half of a separable convolution, which is not forced to it.
         spec = dataclasses.replace(spec, algorithm=dispatch.AUTO)
         return explanation.explain(pass_, spec, *problem)
+
+
+def computed(convolution, pass_):
+    """Returns what computes a pass of a `Convolution`: a `ConvSpec` and its pass.
+
+    A transposed one is the input gradient of the convolution that it undoes.
+    """
+    spec = convolution.spec
+    if convolution.padded_before:
+        spec = dataclasses.replace(spec, padding="VALID")
+    if convolution.is_transposed:
+        pass_ = _UNDONE.get(pass_, pass_)
+    return spec, pass_
