@@ -54,6 +54,14 @@ def why_missing():
     return _load().why_missing
 
 
+def built_for():
+    """Returns the minor versions of TensorFlow that there are op libraries for."""
+    return sorted(
+        path.stem.removeprefix("_tfops_").replace("_", ".")
+        for path in _FOLDER.glob("_tfops_*.so")
+    )
+
+
 def generation():
     """Returns a number that changes with what `set_...` here says."""
     return _generation
@@ -205,10 +213,7 @@ def _op_library():
     version = tf.__version__.split(".")
     path = _FOLDER / f"_tfops_{version[0]}_{version[1]}.so"
     if not path.exists():
-        built = sorted(
-            other.stem.removeprefix("_tfops_").replace("_", ".")
-            for other in _FOLDER.glob("_tfops_*.so")
-        )
+        built = built_for()
         if not built:
             return None, f"kconv's op library is missing from {_FOLDER}."
         return None, (
