@@ -3,10 +3,7 @@
 import argparse
 
 from kconv.arguments import positive
-
-PASSES = ("forward", "input_gradient", "filter_gradient")
-DTYPES = ("float32", "float64", "bfloat16", "float16")
-LAYOUTS = ("channels_last", "channels_first")
+from kconv.benchmark.problems import DTYPES, LAYOUTS, PASSES
 
 # Names of what `add_common` adds, as `argparse` keeps them.
 COMMON = (
