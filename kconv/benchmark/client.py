@@ -16,7 +16,6 @@ import threading
 # The command line of a worker for TensorFlow, but for the threads.
 TENSORFLOW = (sys.executable, "-m", "kconv.benchmark.worker")
 
-
 class Worker:
     """A process that imports TensorFlow under a setting and times calls in it.
 
@@ -110,7 +109,8 @@ class Worker:
         return self._ask(do="describe")
 
     def close(self):
-        """Ends the process."""
+        """Ends the process, whatever it does: it keeps nothing."""
+        self._process.kill()
         # What could not be written is written again here.
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.close()

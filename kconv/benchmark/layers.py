@@ -31,9 +31,9 @@ NOT_WORTH_A_TURN = 10.0
 LONG_SECONDS = 0.2
 
 # An algorithm of kconv's that is so many times slower than the fastest, and slower than
-# calls of nothing ever are, is not tried in further modes.
+# a single call is by chance, is not tried in further modes.
 NOT_WORTH_A_MODE = 6.0
-SHORT_SECONDS = 2e-3
+SHORT_SECONDS = 0.01
 
 # Nobody waits longer until a candidate is compiled and was called three times.
 PATIENCE_SECONDS = 60.0
