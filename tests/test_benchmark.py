@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kconv.benchmark import calls, layers, stock
+from kconv.benchmark import calls, race, stock
 from kconv.benchmark.candidates import (
     FROZEN,
     MODES,
@@ -287,9 +287,9 @@ def test_only_settings_of_the_same_are_held_against_one():
         slow: {"refusal": None, "seconds": 5.0},
         refused: {"refusal": "No."},
     }
-    assert layers._limit(slow, answers) == pytest.approx(1.0)
-    assert layers._limit(slow, answers, least=2.0) == 2.0
-    assert layers._limit(Candidate("auto", "graph"), answers) is None
+    assert race._limit(slow, answers) == pytest.approx(1.0)
+    assert race._limit(slow, answers, least=2.0) == 2.0
+    assert race._limit(Candidate("auto", "graph"), answers) is None
 
 
 def test_slow_algorithms_are_not_tried_in_all_modes():
@@ -302,8 +302,8 @@ def test_slow_algorithms_are_not_tried_in_all_modes():
     }
     names = ["auto", "direct", "gemm", "grouped"]
     beaten = [
-        n for n in names if layers._is_beaten(Candidate(n, "eager"), answers, names)
+        n for n in names if race._is_beaten(Candidate(n, "eager"), answers, names)
     ]
     assert beaten == ["direct"]
     # What is compared with is measured in any case.
-    assert not layers._is_beaten(Candidate("stock", "eager"), answers, names)
+    assert not race._is_beaten(Candidate("stock", "eager"), answers, names)

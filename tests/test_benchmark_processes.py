@@ -7,8 +7,8 @@ import pytest
 
 from kconv.benchmark import client, machine, report
 from kconv.benchmark.candidates import MODES, NATIVE, XLA, Candidate
-from kconv.benchmark.layers import LayerBenchmark
 from kconv.benchmark.problems import Layer, Problem
+from kconv.benchmark.race import LayerBenchmark
 
 SMALL = Layer(3, 6, 4, 8)
 GROUPED = Layer(3, 6, 8, 8, groups=2)

@@ -23,7 +23,14 @@ def add_common(parser, *, batches=(1, 8), passes=PASSES, dtypes=DTYPES, seconds=
         seconds: Default time for a problem.
     """
     add = parser.add_argument
-    add("--batch", nargs="+", type=positive, default=list(batches), metavar="N")
+    add(
+        "--batch",
+        nargs="+",
+        type=positive,
+        default=list(batches),
+        metavar="N",
+        help="images",
+    )
     add(
         "--passes", nargs="+", choices=passes, default=list(passes), help="which passes"
     )
@@ -43,13 +50,13 @@ def add_common(parser, *, batches=(1, 8), passes=PASSES, dtypes=DTYPES, seconds=
         default=seconds,
         help="for a problem, after three turns of each candidate",
     )
-    for kind in ("csv", "json", "plot"):
+    for kind, verb in (("csv", "write"), ("json", "write"), ("plot", "draw")):
         add(
             f"--{kind}",
             metavar="FILE",
             # A default that is None would be told.
             default=argparse.SUPPRESS,
-            help="write the results there too",
+            help=f"{verb} the results there too",
         )
 
 

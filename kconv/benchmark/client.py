@@ -16,6 +16,7 @@ import threading
 # The command line of a worker for TensorFlow, but for the threads.
 TENSORFLOW = (sys.executable, "-m", "kconv.benchmark.worker")
 
+
 class Worker:
     """A process that imports TensorFlow under a setting and times calls in it.
 

@@ -9,6 +9,9 @@ from kconv.benchmark.problems import ALL, LAYERS
 
 # Modules that need TensorFlow or an extra are imported by what runs.
 
+# The exit status that shells give what Ctrl-C ended.
+_INTERRUPTED = 130
+
 _DESCRIPTION = (
     "Times single convolutions of kconv in turns with those of stock TensorFlow, with"
     " oneDNN and without, each as a tf.function, called eagerly, with the kernel as a"
@@ -113,15 +116,18 @@ def _run_layers(options):
     torch_python = getattr(options, "torch_python", None)
     torch = ["torch"] if options.torch or torch_python else []
     pythons = [torch_python] if torch_python else []
-    layers.run(
-        **common(options),
-        layers=options.layers,
-        algorithms=getattr(options, "algorithm", None),
-        modes=options.modes,
-        engines=options.engines,
-        wanted=wanted,
-        required=[*torch, *(wanted or ())],
-        pythons=[*pythons, *options.references_python],
-        roofline=getattr(options, "roofline", None),
-    )
+    try:
+        layers.run(
+            **common(options),
+            layers=options.layers,
+            algorithms=getattr(options, "algorithm", None),
+            modes=options.modes,
+            engines=options.engines,
+            wanted=wanted,
+            required=[*torch, *(wanted or ())],
+            pythons=[*pythons, *options.references_python],
+            roofline=getattr(options, "roofline", None),
+        )
+    except KeyboardInterrupt:
+        return _INTERRUPTED  # before anything was measured
     return 0
