@@ -130,6 +130,15 @@ def test_a_process_that_is_gone_is_told():
         worker.close()
 
 
+def test_a_process_that_is_interrupted_was_so_for_both():
+    program = "import os, signal; os.kill(os.getpid(), signal.SIGINT)"
+    worker = client.Worker({}, 1, python(program))
+    worker._process.wait()
+    with pytest.raises(KeyboardInterrupt):
+        worker.environment()
+    worker.close()
+
+
 # Hangs where it is told to prepare, as a compiler may.
 HANGING = """
 import json, sys, time

@@ -334,6 +334,15 @@ def test_interrupted_it_prints_what_it_has(capsys):
     assert "Interrupted after 0 problems." in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("fake")
+def test_interrupted_before_it_measured_it_ends(monkeypatch):
+    def interrupted(*settings):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(layers, "LayerBenchmark", interrupted)
+    assert cli.main(["bench", "grouped"]) == 130
+
+
 @pytest.fixture
 def given(monkeypatch):
     """The arguments that `layers.run` was called with last."""
