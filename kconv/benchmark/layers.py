@@ -1,16 +1,23 @@
 """`kconv bench layers`: single layers, kconv against stock, in one run."""
 
 import dataclasses
-import math
-import statistics
 import time
 
 from rich.console import Console
 from rich.progress import Progress
 
-from kconv.benchmark import report
-from kconv.benchmark.client import Worker, pytorch
-from kconv.benchmark.problems import ALL, PASSES, make_problems
+from kconv.benchmark import implementation, machine, plots, references, report
+from kconv.benchmark.candidates import (
+    ENGINES,
+    MODES,
+    STOCK_ENGINES,
+    XLA,
+    Measurement,
+    tensorflow_candidates,
+)
+from kconv.benchmark.client import Worker
+from kconv.benchmark.noise import NoiseWatch
+from kconv.benchmark.problems import ALL, LAYOUTS, PASSES, make_problems
 
 # Seconds that a candidate is measured before the next has its turn.
 TURN_SECONDS = 0.03
@@ -23,90 +30,16 @@ HOPELESS = 3.0
 NOT_WORTH_A_TURN = 10.0
 LONG_SECONDS = 0.2
 
-# What TF_ENABLE_ONEDNN_OPTS can be, and as the user has it.
-ENGINES = {
-    "oneDNN": {"TF_ENABLE_ONEDNN_OPTS": "1"},
-    "Eigen": {"TF_ENABLE_ONEDNN_OPTS": "0"},
-    "default": {},
-}
+# An algorithm of kconv's that is so many times slower than the fastest, and slower than
+# calls of nothing ever are, is not tried in further modes.
+NOT_WORTH_A_MODE = 6.0
+SHORT_SECONDS = 2e-3
 
-# Between them stock's best is found: by default TensorFlow takes oneDNN on some
-# processors only.
-STOCK_ENGINES = ("oneDNN", "Eigen")
+# Nobody waits longer until a candidate is compiled and was called three times.
+PATIENCE_SECONDS = 60.0
 
-MODES = ("graph", "eager")
-
-# What Keras does for layers in groups: without oneDNN it is stock's only way.
-XLA = "XLA"
-
-# How PyTorch's tensors lie in memory, as its users may choose.
-TORCH_MODES = ("contiguous", "channels_last")
-
-# How its threads wait for each other. As they are by default they spin, which is a bit
-# faster where the processor is idle, and many times slower where something else runs.
-TORCH_ENGINES = {"torch": {}, "passive": {"OMP_WAIT_POLICY": "passive"}}
-
-
-@dataclasses.dataclass(frozen=True)
-class Candidate:
-    """A way to compute a problem.
-
-    Attributes:
-        name: One of `report.REFERENCES`, "auto" or another name of algorithms of
-            kconv. "dense" is kconv's "auto" for the layer of the same width in one
-            group.
-        mode: "eager"; "graph", a `tf.function`; `XLA`, a graph of compiled calls; or
-            one of `TORCH_MODES`.
-        engine: Key of `ENGINES`: what TensorFlow's own kernels use; or of
-            `TORCH_ENGINES`.
-    """
-
-    name: str
-    mode: str
-    engine: str = "default"
-
-    @property
-    def setting(self):
-        """How it was called, for the report."""
-        if self.engine in ("default", "torch"):
-            return self.mode
-        return f"{self.mode}, {self.engine}"
-
-    def to_json(self):
-        """As a dictionary of the constructor's arguments."""
-        return dataclasses.asdict(self)
-
-
-@dataclasses.dataclass(frozen=True)
-class Measurement:
-    """What a candidate did on a problem.
-
-    Attributes:
-        problem: The `Problem`.
-        candidate: The `Candidate`.
-        seconds: Seconds of each call; empty if it refused.
-        refusal: None, or a sentence.
-        choice: Name of the algorithm that ran.
-    """
-
-    problem: object
-    candidate: Candidate
-    seconds: list
-    refusal: str | None = None
-    choice: str = ""
-
-    @property
-    def median(self):
-        """Seconds a call; infinite if it refused."""
-        return statistics.median(self.seconds) if self.seconds else math.inf
-
-    @property
-    def spread(self):
-        """Half the distance between the quartiles, as a part of the median."""
-        if len(self.seconds) < 2:
-            return 0.0
-        first, _, third = statistics.quantiles(self.seconds, n=4, method="inclusive")
-        return (third - first) / 2 / self.median
+# The work that watches the machine: a matrix product of this size, so many times.
+WATCH_SIZE, WATCH_COUNT = 384, 5
 
 
 class LayerBenchmark:
@@ -117,13 +50,12 @@ class LayerBenchmark:
     Args:
         algorithms: Names of algorithms of kconv, of families or modes.
         modes: Names from `MODES`: how both are called.
-        engines: Keys of `ENGINES`: what stock's kernels use.
+        engines: Names from `STOCK_ENGINES`: what stock's kernels use.
         threads: Threads of TensorFlow's pool within an operation.
         repeats: Turns of each candidate.
         seconds: After so long on a problem no further turns are started, once
             each candidate had three.
-        torch: Whether PyTorch is a candidate.
-        torch_python: As in `client.pytorch`.
+        found: What `references.find` returned.
     """
 
     def __init__(
@@ -134,49 +66,61 @@ class LayerBenchmark:
         threads=2,
         repeats=7,
         seconds=5.0,
-        torch=False,
-        torch_python=None,
+        found=None,
     ):
         self._algorithms = algorithms
         self._modes = modes
         self._engines = engines
+        self._threads = threads
         self._repeats = repeats
         self._seconds = seconds
-        self._workers = {}
-        self._torch_engines = TORCH_ENGINES if torch else {}
-        for engine, environment in self._torch_engines.items():
-            self._workers[engine] = Worker(environment, threads, pytorch(torch_python))
-        for engine, environment in ENGINES.items():
-            if engine in (*engines, "default"):
-                self._workers[engine] = Worker(environment, threads)
+        self._found = found or {}
+        self._teller = None
+        self._workers = {
+            engine: Worker(environment, threads)
+            for engine, environment in ENGINES.items()
+            if engine in (*engines, "default")
+        }
+        for name, python in self._found.items():
+            for engine, environment in references.REFERENCES[name].engines.items():
+                command = references.command(name, python)
+                self._workers[engine] = Worker(environment, threads, command)
 
     def __enter__(self):
         return self
 
     def __exit__(self, *error):
-        for worker in self._workers.values():
-            worker.close()
+        for worker in (*self._workers.values(), self._teller):
+            if worker:
+                worker.close()
 
     def environment(self):
         """Describes the machine and the settings: a dictionary of plain values."""
-        # PyTorch first, which may be missing.
-        asked = [self._workers[e] for e in ("torch", "default") if e in self._workers]
-        described = [worker.environment() for worker in asked]
-        return {k: v for one in reversed(described) for k, v in one.items()}
+        described = self._workers["default"].environment()
+        for name in self._found:
+            described |= self._workers[name].environment()
+        return described
+
+    def machine(self):
+        """Measures what the machine can do: a `Machine`."""
+        workers = [self._workers[e] for e in (*self._engines, "default")]
+        return machine.measure(workers, self._threads)
+
+    def watch(self):
+        """Returns a `NoiseWatch` of this benchmark."""
+        default = self._workers["default"]
+        return NoiseWatch(
+            lambda: default.multiply(WATCH_SIZE, WATCH_COUNT),
+            lambda: [w.pid for w in (*self._workers.values(), self._teller) if w],
+        )
 
     def candidates(self, problem):
         """Every way to compute a problem: a list of `Candidate`."""
-        modes, grouped = self._modes, problem.layer.kind == "grouped"
         return [
-            *(Candidate("stock", m, e) for e in self._engines for m in modes),
-            *([Candidate("stock", XLA)] if grouped else ()),
-            *(
-                Candidate("torch", m, e)
-                for e in self._torch_engines
-                for m in TORCH_MODES
+            *references.candidates(self._found),
+            *tensorflow_candidates(
+                problem, self._algorithms, self._modes, self._engines
             ),
-            *(Candidate("dense", m) for m in modes if grouped),
-            *(Candidate(name, m) for name in self._algorithms for m in modes),
         ]
 
     def measure(self, problem):
@@ -208,24 +152,66 @@ class LayerBenchmark:
                 break
         for worker in self._workers.values():
             worker.forget()
-        return [
+        measurements = [
             Measurement(
                 problem, c, times.get(c, []), answer["refusal"], answer["choice"]
             )
             for c, answer in answers.items()
         ]
+        return self._told(measurements)
 
     def _prepare(self, problem):
         """Returns what the workers answer: a dictionary from `Candidate`."""
         answers = {}
-        for candidate in self.candidates(problem):
-            limit = _limit(candidate, answers)
-            answers[candidate] = self._worker(candidate).prepare(
-                problem, candidate, limit
-            )
+        waiting = self.candidates(problem)
+        while waiting:
+            candidate = waiting.pop(0)
+            if _is_beaten(candidate, answers, self._algorithms):
+                refusal = "It was too slow when called otherwise."
+                answers[candidate] = {"refusal": refusal, "choice": ""}
+                continue
+            try:
+                answers[candidate] = self._worker(candidate).prepare(
+                    problem, candidate, _limit(candidate, answers), PATIENCE_SECONDS
+                )
+            except TimeoutError as error:
+                answers[candidate] = {"refusal": str(error), "choice": ""}
+                # They went with their process.
+                waiting += [
+                    other
+                    for other, answer in answers.items()
+                    if other.engine == candidate.engine and answer["refusal"] is None
+                ]
         return answers
 
+    def _told(self, measurements):
+        """The same with the implementation of stock's best."""
+        stock = [m for m in measurements if m.candidate.name == "stock" and m.seconds]
+        if not stock:
+            return measurements
+        best = min(stock, key=lambda m: m.median)
+        choice = self._implementation(best.problem, best.candidate)
+        told = dataclasses.replace(best, choice=choice)
+        return [told if m is best else m for m in measurements]
+
+    def _implementation(self, problem, candidate):
+        if candidate.mode == XLA:
+            return implementation.COMPILED
+        if candidate.engine != "oneDNN":
+            return implementation.EIGEN
+        # To tell takes oneDNN time: it does so in a process that is not timed.
+        if self._teller is None:
+            environment = ENGINES["oneDNN"] | implementation.ENVIRONMENT
+            self._teller = Worker(environment, self._threads)
+        try:
+            return self._teller.implementation(problem, candidate)
+        finally:
+            self._teller.forget()
+
     def _worker(self, candidate):
+        if candidate.engine == XLA and XLA not in self._workers:
+            # What compiles for ever is ended with its process, and nothing else.
+            self._workers[XLA] = Worker({}, self._threads)
         return self._workers[candidate.engine]
 
 
@@ -239,22 +225,35 @@ def _limit(candidate, answers, least=0.0):
     return max(least, NOT_WORTH_A_TURN * min(known)) if known else None
 
 
+def _is_beaten(candidate, answers, algorithms):
+    """Whether a further mode of an algorithm need not be tried."""
+    if candidate.name not in algorithms or candidate.name.startswith("auto"):
+        return False
+    known = {c: a["seconds"] for c, a in answers.items() if a["refusal"] is None}
+    own = [seconds for c, seconds in known.items() if c.name == candidate.name]
+    limit = max(SHORT_SECONDS, NOT_WORTH_A_MODE * min(known.values(), default=0))
+    return bool(own) and min(own) > limit
+
+
 def run(
-    layers=ALL,
-    batches=(1, 8),
+    layers=(ALL,),
+    batch=(1, 8),
     passes=PASSES,
     algorithms=None,
     dtype="float32",
+    layout=LAYOUTS[:1],
     modes=MODES,
     engines=STOCK_ENGINES,
     threads=2,
     repeats=7,
     seconds=5.0,
-    torch=False,
-    torch_python=None,
+    wanted=None,
+    required=(),
+    pythons=(),
     csv=None,
     json=None,
     plot=None,
+    roofline=None,
 ):
     """Measures layers and prints the results.
 
@@ -262,59 +261,73 @@ def run(
 
     Args:
         layers: As in `make_problems`.
-        batches: Batch sizes.
+        batch: Batch sizes.
         passes: Names of passes.
         algorithms: Names of algorithms; by default "auto" and each of kconv's.
         dtype: Type of all operands.
+        layout: Names from `LAYOUTS`.
         modes: As in `LayerBenchmark`.
         engines: As in `LayerBenchmark`.
         threads: As in `LayerBenchmark`.
         repeats: As in `LayerBenchmark`.
         seconds: As in `LayerBenchmark`.
-        torch: As in `LayerBenchmark`.
-        torch_python: As in `LayerBenchmark`.
+        wanted: As in `references.find`.
+        required: As in `references.find`.
+        pythons: Interpreters, as `named` in `references.find`.
         csv: None, or a path to write to.
         json: None, or a path to write to.
-        plot: None, or a path to write a picture to.
+        plot: None, or a path to write a picture of the ratios to.
+        roofline: None, or a path to write a picture of the roofline to.
 
     Raises:
         ValueError: If there is no such algorithm.
-        RuntimeError: If a process of the benchmark fails, or PyTorch is missing.
+        RuntimeError: If a process of the benchmark fails, or a reference is missing.
     """
     algorithms = _known(algorithms)
+    if plot or roofline:
+        plots.check()
+    found = references.find(wanted, pythons, required)
+    problems = make_problems(layers, batch, passes, dtype, layout)
     console = Console()
-    if not console.is_terminal:
-        # The table is wide, and a file has no edge.
-        console = Console(width=200)
-    problems = make_problems(layers, batches, passes, dtype)
     comparisons = []
-    with LayerBenchmark(
-        algorithms, modes, engines, threads, repeats, seconds, torch, torch_python
-    ) as benchmark:
-        environment = benchmark.environment()
-        for name, value in environment.items():
-            console.print(f"{name}: {value}", highlight=False)
+    settings = algorithms, modes, engines, threads, repeats, seconds, found
+    with LayerBenchmark(*settings) as benchmark:
+        environment = benchmark.environment() | _missing(wanted, found)
+        measured = benchmark.machine()
+        for name, value in (environment | measured.describe()).items():
+            console.print(f"{name}: {value}", highlight=False, soft_wrap=True)
+        watch = benchmark.watch()
         with Progress(console=console, transient=True) as progress:
             task = progress.add_task("", total=len(problems))
             try:
                 for problem in problems:
                     progress.update(task, description=str(problem))
+                    watch.sample()
                     comparisons.append(report.Comparison(benchmark.measure(problem)))
                     progress.advance(task)
+                watch.sample()
             except KeyboardInterrupt:
                 progress.stop()
                 console.print(f"Interrupted after {len(comparisons)} problems.")
     if not comparisons:
         return
-    console.print(report.layer_table(comparisons))
-    for reference in report.references(comparisons):
-        console.print(report.mean_table(comparisons, reference))
+    report.show(comparisons, measured, console)
+    verdict = watch.verdict()
+    console.print(str(verdict), highlight=False, soft_wrap=True)
     if csv:
-        report.write_csv(comparisons, csv)
+        report.write_csv(comparisons, csv, measured)
     if json:
-        report.write_json(comparisons, environment, json)
+        report.write_json(comparisons, environment, json, measured, verdict)
     if plot:
-        report.write_plot(comparisons, plot)
+        plots.ratios(comparisons, plot)
+    if roofline:
+        plots.roofline(comparisons, measured, roofline)
+
+
+def _missing(wanted, found):
+    """What is told of references that are not there."""
+    asked = references.REFERENCES if wanted is None else wanted
+    return {name: "not installed" for name in asked if name not in found}
 
 
 def _known(algorithms):
