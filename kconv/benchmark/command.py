@@ -2,7 +2,7 @@
 
 import argparse
 
-from kconv.benchmark import references
+from kconv.benchmark import models_command, references
 from kconv.benchmark.arguments import add_common, common
 from kconv.benchmark.candidates import MODES, STOCK_ENGINES
 from kconv.benchmark.problems import ALL, LAYERS
@@ -35,6 +35,7 @@ def add(commands):
     for kind in ("depthwise", "grouped"):
         subject = _add_subject(subjects, kind, f"single {kind} convolutions")
         subject.set_defaults(layers=[kind])
+    models_command.add(subjects)
 
 
 def _add_subject(subjects, name, words):

@@ -97,7 +97,7 @@ class KerasOnTorch:
         keras, torch = self._keras, self._torch
         model = keras.saving.load_model(subject.path("stock.keras"), compile=False)
         images = [self._random(one, subject) for one in model.inputs]
-        images = keras.tree.pack_sequence_as(model.input, images)
+        images = images[0] if len(images) == 1 else images
         if subject.pass_ == PREDICT:
 
             def predict():

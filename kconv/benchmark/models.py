@@ -2,10 +2,16 @@
 
 import dataclasses
 import math
+import pathlib
+import shutil
 import tempfile
 import time
 
-from kconv.benchmark import model_references
+from rich.console import Console
+from rich.progress import Progress
+
+from kconv.benchmark import model_plots as plots
+from kconv.benchmark import model_references, model_report
 from kconv.benchmark.candidates import (
     EAGER,
     ENGINES,
@@ -17,9 +23,10 @@ from kconv.benchmark.candidates import (
     Measurement,
 )
 from kconv.benchmark.model_client import ModelWorker
+from kconv.benchmark.noise import NoiseWatch
 from kconv.benchmark.subjects import PREDICT
 
-# A graph of kconv's layers whose filters are prepared; see `model_calls`.
+# A graph of kconv's layers whose filters `kconv.prepare` has prepared.
 PREPARED = "prepared"
 MODES = (GRAPH, FROZEN, EAGER, XLA)
 
@@ -29,6 +36,12 @@ TURN_SECONDS = 0.3
 # So many times slower than another setting of the same, a candidate gets no second
 # turn, and with the second number none at all.
 HOPELESS, NOT_WORTH_A_TURN = 1.5, 3.0
+
+# Shorter calls are timed anyway: the first ones tell too little.
+LONG_SECONDS = 0.2
+
+# The work that watches the machine: a matrix product of this size, so many times.
+WATCH_SIZE, WATCH_COUNT = 384, 5
 
 # Every candidate that is not hopeless has so many turns, however long they take.
 FEWEST_TURNS = 3
@@ -63,6 +76,7 @@ class Result:
         measurements: List of `Measurement`.
         memory: A dictionary from `Candidate` to `Memory`.
         missing: A dictionary from the names of references to a sentence.
+        is_interrupted: Whether something is missing because the user ended it.
     """
 
     subject: object
@@ -70,6 +84,7 @@ class Result:
     measurements: list
     memory: dict = dataclasses.field(default_factory=dict)
     missing: dict = dataclasses.field(default_factory=dict)
+    is_interrupted: bool = False
 
     def best(self, name):
         """The fastest `Measurement` of "stock", "kconv" or a reference; or None."""
@@ -91,6 +106,11 @@ class Result:
         own = [m for c, m in self.memory.items() if c.name == name]
         return min(own, key=lambda m: m.peak, default=None)
 
+    def memory_ratio(self, which):
+        """Our memory over stock's by `memory_of_best` or `least_memory`; or None."""
+        ours, theirs = which(self, "kconv"), which(self, "stock")
+        return ours.peak / theirs.peak if ours and theirs else None
+
 
 class ModelBenchmark:
     """Measures models in turns, in worker processes; a context manager.
@@ -108,6 +128,9 @@ class ModelBenchmark:
         references: A dictionary as `model_references.find` returns it.
         pythons: Interpreters that the user named.
         make_worker: What starts a process; for tests.
+
+    Attributes:
+        watch: The `NoiseWatch` of all that is measured.
     """
 
     def __init__(
@@ -128,6 +151,10 @@ class ModelBenchmark:
         self._pythons = pythons
         self._make_worker = make_worker
         self._workers = {}
+        self.watch = NoiseWatch(
+            lambda: self.worker.multiply(WATCH_SIZE, WATCH_COUNT),
+            lambda: [worker.pid for worker in self._workers.values()],
+        )
 
     def __enter__(self):
         return self
@@ -139,11 +166,6 @@ class ModelBenchmark:
         """Ends all processes."""
         while self._workers:
             self._workers.popitem()[1].close()
-
-    @property
-    def processes(self):
-        """The ids of the processes that live."""
-        return [worker.pid for worker in self._workers.values()]
 
     @property
     def worker(self):
@@ -189,7 +211,9 @@ class ModelBenchmark:
         made = self.worker.make(subject)
         self.worker.forget()
         missing = {
-            name: "not installed" for name, there in self._references.items() if not there
+            name: "not installed"
+            for name, there in self._references.items()
+            if not there
         }
         wanted = self.candidates(subject)
         if any(c.name == "onnxruntime" for c in wanted):
@@ -208,7 +232,7 @@ class ModelBenchmark:
         except KeyboardInterrupt:
             if not any(times.values()):
                 raise
-            result.missing["the rest"] = "interrupted"
+            result.is_interrupted = True
         finally:
             result.measurements = [
                 Measurement(subject, c, times.get(c, []), a["refusal"], a["choice"])
@@ -244,11 +268,6 @@ class ModelBenchmark:
                 worker.close()
 
     def _prepare(self, subject, candidate, answers):
-        known = [
-            answer["seconds"]
-            for other, answer in answers.items()
-            if other.name == candidate.name and answer["refusal"] is None
-        ]
         # The first call traces and compiles, and is not held against a candidate.
         try:
             answer = self._worker(candidate).prepare(
@@ -261,19 +280,24 @@ class ModelBenchmark:
                 if self._key(other) == self._key(candidate):
                     lost["refusal"] = lost["refusal"] or sentence
             return {"refusal": sentence, "choice": candidate.name}
-        if answer["refusal"] is None and known:
-            limit = NOT_WORTH_A_TURN * min(known)
-            if answer["seconds"] > limit:
-                seconds = answer["seconds"]
-                sentence = f"A call took {seconds:.2f} s and was not repeated."
-                return answer | {"refusal": sentence}
         return answer
 
     def _race(self, answers, times, told):
-        racing = [c for c, answer in answers.items() if answer["refusal"] is None]
-        times.update({c: [] for c in racing})
+        racing = []
+        for candidate, answer in answers.items():
+            if answer["refusal"] is None:
+                limit = NOT_WORTH_A_TURN * min(
+                    other["seconds"]
+                    for c, other in answers.items()
+                    if c.name == candidate.name and other["refusal"] is None
+                )
+                is_hopeless = answer["seconds"] > max(LONG_SECONDS, limit)
+                # One call has been made; it stays in the report.
+                times[candidate] = [answer["seconds"]] if is_hopeless else []
+                racing += [] if is_hopeless else [candidate]
         started = time.perf_counter()
         for turn in range(self._repeats):
+            self.watch.sample()
             for i, candidate in enumerate(racing):
                 part = (turn + i / len(racing)) / self._repeats
                 told(f"turn {turn + 1}, {_words(candidate)}", 0.5 + part / 2)
@@ -292,6 +316,7 @@ class ModelBenchmark:
                 and time.perf_counter() - started > self._seconds
             ):
                 break
+        self.watch.sample()
 
     def _forget(self):
         for worker in self._workers.values():
@@ -319,12 +344,101 @@ class ModelBenchmark:
         return self._workers[key]
 
 
-def subjects_in(folder, subjects):
-    """The same subjects, each with a folder of its own in another."""
-    return [
-        dataclasses.replace(one, folder=tempfile.mkdtemp(dir=folder))
-        for one in subjects
-    ]
+def run(
+    subjects,
+    threads=2,
+    modes=MODES,
+    engines=STOCK_ENGINES,
+    repeats=7,
+    seconds=60.0,
+    patience=180.0,
+    memory=True,
+    wanted=None,
+    pythons=(),
+    csv=None,
+    json=None,
+    plot=None,
+):
+    """Measures models and prints the results.
+
+    Interrupted, it prints what it has.
+
+    Args:
+        subjects: A list of `Subject`.
+        threads: As in `ModelBenchmark`.
+        modes: As in `ModelBenchmark`.
+        engines: As in `ModelBenchmark`.
+        repeats: As in `ModelBenchmark`.
+        seconds: As in `ModelBenchmark`.
+        patience: As in `ModelBenchmark`.
+        memory: Whether to measure the memory too.
+        wanted: As in `model_references.find`.
+        pythons: Interpreters that the user named.
+        csv: None, or a path to write to.
+        json: None, or a path to write to.
+        plot: None, or a path to write a picture to.
+
+    Raises:
+        ValueError: If there is no such model.
+        RuntimeError: If a process of the benchmark fails.
+    """
+    if plot:
+        plots.check()
+    _check_names(subjects)
+    console = Console()
+    found = model_references.find(wanted, pythons)
+    settings = threads, modes, engines, repeats, seconds, patience, found, pythons
+    results = []
+    with (
+        tempfile.TemporaryDirectory(prefix="kconv_bench_") as folder,
+        ModelBenchmark(*settings) as benchmark,
+    ):
+        environment = benchmark.environment()
+        for name, value in environment.items():
+            console.print(f"{name}: {value}", highlight=False, soft_wrap=True)
+        with Progress(console=console, transient=True) as progress:
+            task = progress.add_task("", total=len(subjects))
+            try:
+                for i, subject in enumerate(subjects):
+
+                    def told(words, part, i=i, subject=subject):
+                        description = f"{subject}: {words}"
+                        progress.update(
+                            task, description=description, completed=i + part
+                        )
+
+                    own = tempfile.mkdtemp(dir=folder)
+                    subject = dataclasses.replace(subject, folder=own)
+                    results.append(benchmark.measure(subject, told))
+                    if memory and not results[-1].is_interrupted:
+                        benchmark.measure_memory(results[-1], told)
+                    shutil.rmtree(own)
+                    if results[-1].is_interrupted:
+                        raise KeyboardInterrupt
+            except KeyboardInterrupt:
+                progress.stop()
+                console.print(f"Interrupted after {len(results)} models.")
+        verdict = benchmark.watch.verdict()
+    if not results:
+        return
+    model_report.show(results, console)
+    console.print(str(verdict), highlight=False, soft_wrap=True)
+    if csv:
+        model_report.write_csv(results, csv)
+    if json:
+        model_report.write_json(results, environment, verdict, json)
+    if plot:
+        plots.models(results, plot)
+
+
+def _check_names(subjects):
+    from kconv.models import registry
+
+    for subject in subjects:
+        if not subject.is_file:
+            registry.find(subject.model)
+        elif not pathlib.Path(subject.model).is_file():
+            raise ValueError(f"There is no such file. Received: {subject.model}")
 
 
 def _words(candidate):

@@ -38,7 +38,7 @@ class Subject:
         return path.suffix in (".keras", ".h5") or path.is_file()
 
     @property
-    def title(self):
+    def name(self):
         """The name of the model, for the report."""
         return pathlib.Path(self.model).stem if self.is_file else self.model
 
@@ -47,7 +47,7 @@ class Subject:
         return str(pathlib.Path(self.folder) / name)
 
     def __str__(self):
-        words = [self.title, self.pass_, f"batch {self.batch}"]
+        words = [self.name, self.pass_, f"batch {self.batch}"]
         if self.size:
             words.append(f"{self.size}x{self.size}")
         if self.dtype not in (None, "float32"):
