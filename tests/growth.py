@@ -75,7 +75,7 @@ def grow(step, calls, warm_up, shapes, leak=0):
 
 
 def main(way, library, calls, warm_up, shapes, leak=0):
-    """Prints what `grow` finds, and with a leak what it finds then, in a second line."""
+    """Prints what `grow` finds, and in a second line what it finds with a leak."""
     keras.utils.set_random_seed(0)
     model = make_model(kconv.layers if library == "kconv" else keras.layers)
     step = make_step(model, way == "graph")

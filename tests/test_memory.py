@@ -1,4 +1,4 @@
-"""Memory: what is resident, and that calls of ever other shapes leave nothing behind."""
+"""Memory: what is resident, and that calls of other shapes leave nothing behind."""
 
 import json
 import os
