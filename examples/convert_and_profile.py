@@ -1,7 +1,7 @@
 """Converts a model of keras.applications, profiles it and checks that it is the same.
 
 Tells what was swapped, which layers cost most and which algorithm computes them, and
-runs both models on scikit-learn's two photographs. compare_model.py times them.
+runs both models on scikit-learn's two photographs. `kconv bench models` times them.
 
     pip install '.[cpu,demo]'
     python examples/convert_and_profile.py MobileNetV2 --plot profile.png

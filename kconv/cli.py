@@ -19,7 +19,8 @@ def main(arguments=None):
     Returns:
         The exit status: 0 if all went well, 1 if a comparison or the command failed.
     """
-    options = _parser().parse_args(arguments)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    options = _parser().parse_args(command.with_subject(arguments))
     try:
         return options.command(options)
     except ModuleNotFoundError as error:

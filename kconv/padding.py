@@ -52,9 +52,9 @@ def pad(spec, inputs, kernel_size, mode=ZEROS):
         else None
         for n, pair in zip(spec.size(known), pads, strict=True)
     )
-    return tf.ensure_shape(
-        padded, spec.tensor_shape(known[0], tuple(sizes), spec.channels(known))
-    )
+    # No tf.ensure_shape: called eagerly, TensorFlow keeps one for each shape for ever.
+    padded.set_shape(spec.tensor_shape(known[0], tuple(sizes), spec.channels(known)))
+    return padded
 
 
 def _known(size):

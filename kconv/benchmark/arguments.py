@@ -18,7 +18,8 @@ def add_common(parser, *, batches=(1, 8), passes=PASSES, dtypes=DTYPES, seconds=
     Args:
         parser: An `argparse.ArgumentParser`.
         batches: Default batch sizes.
-        passes: Names of the passes of the subject, all of them the default.
+        passes: Names of the passes of the subject, all of them the default; None if
+            there is nothing to choose.
         dtypes: Names of the types that the subject can have, first the default.
         seconds: Default time for a problem.
     """
@@ -31,9 +32,14 @@ def add_common(parser, *, batches=(1, 8), passes=PASSES, dtypes=DTYPES, seconds=
         metavar="N",
         help="images",
     )
-    add(
-        "--passes", nargs="+", choices=passes, default=list(passes), help="which passes"
-    )
+    if passes:
+        add(
+            "--passes",
+            nargs="+",
+            choices=passes,
+            default=list(passes),
+            help="which passes",
+        )
     add("--dtype", choices=dtypes, default=dtypes[0], help="of all operands")
     add(
         "--layout",

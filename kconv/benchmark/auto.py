@@ -1,14 +1,23 @@
 """`kconv bench auto`: whether "auto" chooses well, on problems drawn at random."""
 
+import csv as csv_format
 import dataclasses
+import json as json_format
 import random
 import statistics
 import time
 
 import tensorflow as tf
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
 
-from kconv import builtin, dispatch, ops, settings
+from kconv import builtin, dispatch, native, ops, runtime, settings, system
 from kconv.benchmark.calls import in_sequence, repetitions
+from kconv.benchmark.drawn import draw
+from kconv.benchmark.noise import NoiseWatch
+from kconv.benchmark.problems import PASSES
+from kconv.benchmark.race import WATCH_COUNT, WATCH_SIZE
 from kconv.benchmark.server import timed
 from kconv.operands import Operands
 
@@ -224,3 +233,139 @@ def _stock(problem):
         return tape.gradient(output, wanted, upstream)
 
     return call
+
+
+def run(seed=0, count=200, passes=PASSES, dtypes=None, threads=2, csv=None, json=None):
+    """Judges the choices for random problems, and prints what is wrong with them.
+
+    Interrupted, it prints what it has.
+
+    Args:
+        seed: Int, of the problems.
+        count: Int, how many problems.
+        passes: As in `draw`.
+        dtypes: As in `draw`.
+        threads: Threads of TensorFlow's pool within an operation.
+        csv: None, or a path to write the verdicts to.
+        json: None, or a path to write the verdicts and the settings to.
+
+    Returns:
+        A list of `Verdict`.
+    """
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    console = Console()
+    if not console.is_terminal:
+        # The table is wide, and a file has no edge.
+        console = Console(width=160)
+    environment = _environment(seed, threads)
+    for name, value in environment.items():
+        console.print(f"{name}: {value}", highlight=False)
+    watch = NoiseWatch(_fixed_work)
+    verdicts = []
+    with Progress(console=console, transient=True) as progress:
+        task = progress.add_task("", total=count)
+        try:
+            for problem in draw(seed, count, passes, dtypes):
+                progress.update(task, description=str(problem))
+                watch.sample()
+                verdicts.append(judge(problem))
+                progress.advance(task)
+        except KeyboardInterrupt:
+            progress.stop()
+            console.print(f"Interrupted after {len(verdicts)} problems.")
+    watch.sample()
+    if verdicts:
+        console.print(table(verdicts))
+        for line in summary(verdicts):
+            console.print(line, highlight=False)
+        console.print(str(watch.verdict()), highlight=False)
+    if csv and verdicts:
+        lines = [row(verdict) for verdict in verdicts]
+        with open(csv, "w", newline="") as file:
+            writer = csv_format.DictWriter(file, lines[0])
+            writer.writeheader()
+            writer.writerows(lines)
+    if json:
+        written = {
+            "environment": environment,
+            "noise": watch.verdict().to_json(),
+            "rows": [
+                row(verdict)
+                | {"seconds": verdict.seconds, "estimates": verdict.estimates}
+                for verdict in verdicts
+            ],
+        }
+        with open(json, "w") as file:
+            json_format.dump(written, file, indent=1)
+    return verdicts
+
+
+def table(verdicts):
+    """A `rich.table.Table` of the choices that were wrong or lost to stock."""
+    made = Table(title='Where "auto" is not within a tenth of the best, or of stock')
+    made.add_column("problem")
+    for heading in ("chosen", "the best"):
+        made.add_column(heading, no_wrap=True)
+        made.add_column("ms", justify="right", no_wrap=True)
+    made.add_column("chosen over best", justify="right")
+    made.add_column("over stock", justify="right")
+    for verdict in sorted(verdicts, key=lambda v: -v.over_best):
+        if verdict.is_right and not verdict.is_lost:
+            continue
+        cells = [
+            cell
+            for name in (verdict.chosen, verdict.best)
+            for cell in (name, f"{1e3 * verdict.seconds[name]:.3f}")
+        ]
+        over = "-" if verdict.over_stock is None else f"{verdict.over_stock:.2f}"
+        made.add_row(str(verdict.problem), *cells, f"{verdict.over_best:.2f}", over)
+    return made
+
+
+def summary(verdicts):
+    """Sentences: how many choices were right, and how many lost to stock."""
+    right = sum(verdict.is_right for verdict in verdicts)
+    compared = [v for v in verdicts if v.over_stock is not None]
+    lost = sum(verdict.is_lost for verdict in compared)
+    return [
+        f"{right} of {len(verdicts)} choices ({right / len(verdicts):.1%}) are within a"
+        " tenth of the best candidate.",
+        f"{lost} of {len(compared)} are more than a tenth slower than stock.",
+    ]
+
+
+def row(verdict):
+    """A flat dictionary of a `Verdict`."""
+    problem = verdict.problem
+    return {
+        "kind": problem.kind,
+        "problem": str(problem),
+        "pass": problem.pass_,
+        "dtype": problem.dtype,
+        "macs": problem.macs,
+        "chosen": verdict.chosen,
+        "best": verdict.best,
+        "chosen_seconds": verdict.seconds[verdict.chosen],
+        "best_seconds": verdict.seconds[verdict.best],
+        "over_best": verdict.over_best,
+        "over_stock": verdict.over_stock,
+        "is_right": verdict.is_right,
+        "is_lost": verdict.is_lost,
+    }
+
+
+def _environment(seed, threads):
+    return {
+        "seed": seed,
+        "processor": f"{system.processors()} x {system.processor_name()}",
+        "instruction set": native.core().cpu_info()["isa"],
+        "threads": threads,
+        "TensorFlow": f"{tf.__version__}, {runtime.engine()}",
+        "measured choices": len(native.choices()),
+    }
+
+
+def _fixed_work():
+    matrix = tf.random.stateless_normal((WATCH_SIZE, WATCH_SIZE), (0, 0))
+    tf.matmul(matrix, matrix)
+    return [timed(tf.matmul, matrix, matrix) for _ in range(WATCH_COUNT)]

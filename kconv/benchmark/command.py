@@ -1,8 +1,9 @@
 """The arguments of `kconv bench`, and the calls that they make."""
 
 import argparse
+import pathlib
 
-from kconv.benchmark import references
+from kconv.benchmark import auto_command, models_command, references
 from kconv.benchmark.arguments import add_common, common
 from kconv.benchmark.candidates import MODES, STOCK_ENGINES
 from kconv.benchmark.problems import ALL, LAYERS
@@ -38,6 +39,24 @@ def add(commands):
     for kind in ("depthwise", "grouped"):
         subject = _add_subject(subjects, kind, f"single {kind} convolutions")
         subject.set_defaults(layers=[kind])
+    models_command.add(subjects)
+    auto_command.add(subjects)
+
+
+def with_subject(arguments):
+    """Puts the subject into a command line that names a file in its place.
+
+    Args:
+        arguments: List of strings, of the program.
+
+    Returns:
+        The same list, or one in which `kconv bench FILE` is `kconv bench file FILE`.
+    """
+    if arguments[:1] == ["bench"] and arguments[1:2]:
+        path = pathlib.Path(arguments[1])
+        if path.suffix in (".keras", ".h5") or path.is_file():
+            return ["bench", "file", *arguments[1:]]
+    return arguments
 
 
 def _add_subject(subjects, name, words):

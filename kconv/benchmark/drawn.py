@@ -85,12 +85,13 @@ class Drawn:
         return ", ".join(words)
 
 
-def draw(seed, count, dtypes=None):
+def draw(seed, count, passes=PASSES, dtypes=None):
     """Draws problems.
 
     Args:
         seed: Int; the same one gives the same problems.
         count: Int, how many.
+        passes: Names of passes to draw from.
         dtypes: Names of types to draw from; by default mostly float32.
 
     Returns:
@@ -99,7 +100,7 @@ def draw(seed, count, dtypes=None):
     generator = random.Random(seed)
     kinds = list(KINDS)
     return [
-        _fitting(generator, kinds[i % len(kinds)], dtypes or _DTYPES)
+        _fitting(generator, kinds[i % len(kinds)], passes, dtypes or _DTYPES)
         for i in range(count)
     ]
 
@@ -108,9 +109,9 @@ def draw(seed, count, dtypes=None):
 _DTYPES = ("float32",) * 17 + DTYPES[1:]
 
 
-def _fitting(generator, kind, dtypes):
+def _fitting(generator, kind, passes, dtypes):
     while True:
-        problem = _one(generator, kind, dtypes)
+        problem = _one(generator, kind, passes, dtypes)
         elements = max(
             map(
                 math.prod,
@@ -121,7 +122,7 @@ def _fitting(generator, kind, dtypes):
             return problem
 
 
-def _one(generator, kind, dtypes):
+def _one(generator, kind, passes, dtypes):
     pick = generator.choice
     dims, options = KINDS[kind](pick)
     size, channels, kernel, filters, groups = (
@@ -136,7 +137,7 @@ def _one(generator, kind, dtypes):
     last = data_format == "channels_last"
     return Drawn(
         kind,
-        pick(PASSES),
+        pick(passes),
         pick(dtypes),
         (batch, *sizes, channels) if last else (batch, channels, *sizes),
         (*[kernel] * dims, channels // groups, filters),

@@ -109,7 +109,7 @@ def find(wanted=None, named=(), required=()):
     modules = [module for name in wanted for module in REFERENCES[name].modules]
     found = {}
     for python in pythons:
-        there = _installed(python, modules)
+        there = installed(python, modules)
         for name in wanted:
             if there.issuperset(REFERENCES[name].modules):
                 found.setdefault(name, python)
@@ -124,7 +124,12 @@ def find(wanted=None, named=(), required=()):
     return {name: found[name] for name in wanted if name in found}
 
 
-def _installed(python, modules):
+def installed(python, modules):
+    """Those of some modules that an interpreter has: a set of names.
+
+    Raises:
+        RuntimeError: If it does not run.
+    """
     try:
         done = subprocess.run(
             [python, "-c", _PROBE, *modules], capture_output=True, text=True, check=True

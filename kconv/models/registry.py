@@ -83,15 +83,7 @@ def build(name, /, *, weights=None, layers=kconv_layers, **options):
     >>> model = kconv.models.build("lenet5", classes=26)
     >>> model = kconv.models.build("MobileNetV2", input_shape=(96, 96, 3), classes=5)
     """
-    names = {_plain(known): known for known in list()}
-    found = names.get(_plain(name))
-    if found is None:
-        near = difflib.get_close_matches(_plain(name), names, n=3)
-        near = [names[one] for one in near] or list()
-        raise ValueError(
-            "`name` must be one of `kconv.models.list()`, such as "
-            f"{', '.join(map(repr, near))}. Received: name={name!r}"
-        )
+    found = find(name)
     if layers is not kconv_layers and layers is not keras.layers:
         raise ValueError(
             "`layers` must be the module kconv.layers or keras.layers. "
@@ -102,6 +94,24 @@ def build(name, /, *, weights=None, layers=kconv_layers, **options):
         return function(weights=weights, layers=layers, **{**arguments, **options})
     model = APPLICATIONS[found](weights=weights, **options)
     return convert(model, in_place=True) if layers is kconv_layers else model
+
+
+def find(name):
+    """Returns the name out of `list()` that is meant; arguments as of `build`.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    names = {_plain(known): known for known in list()}
+    found = names.get(_plain(name))
+    if found is None:
+        near = difflib.get_close_matches(_plain(name), names, n=3)
+        near = [names[one] for one in near] or list()
+        raise ValueError(
+            "`name` must be one of `kconv.models.list()`, such as "
+            f"{', '.join(map(repr, near))}. Received: name={name!r}"
+        )
+    return found
 
 
 def _plain(name):

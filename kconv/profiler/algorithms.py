@@ -38,7 +38,7 @@ def choose(call, pass_):
     """
     names, multiplications, refusals = [], 0, []
     for one in call.convolutions:
-        told = _explain(one, pass_, call.dtype)
+        told = explain(one, pass_, call.dtype)
         chosen = next(row for row in told.candidates if row.algorithm == told.chosen)
         names.append(told.chosen)
         done = getattr(chosen, "multiplications", None)
@@ -55,7 +55,8 @@ def choose(call, pass_):
     return " + ".join(dict.fromkeys(names)), multiplications + rest, refusals
 
 
-def _explain(convolution, pass_, dtype):
+def explain(convolution, pass_, dtype):
+    """Returns the `Explanation` of a pass of a `Convolution`."""
     spec, pass_ = computed(convolution, pass_)
     problem = convolution.image_shape, convolution.kernel_shape, dtype
     try:

@@ -1,0 +1,57 @@
+"""The arguments of `kconv bench auto`, and the call that they make."""
+
+import argparse
+
+from kconv.arguments import positive
+from kconv.benchmark.problems import DTYPES, PASSES
+
+
+def add(subjects):
+    """Adds the subject to those of `kconv bench`."""
+    auto = subjects.add_parser(
+        "auto",
+        help='whether algorithm="auto" chooses well, on random convolutions',
+        description=(
+            'Draws convolutions of all kinds at random, and times what "auto" takes in'
+            " turns with every other candidate, TensorFlow's own kernel among them, all"
+            " in this process: so TF_ENABLE_ONEDNN_OPTS, KCONV_MAX_ISA and other"
+            " settings are heeded. A choice is right that takes at most a tenth longer"
+            " than the best; where it is not, both are timed again."
+        ),
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    auto.set_defaults(command=_run)
+    add_argument = auto.add_argument
+    add_argument("--seed", type=int, default=0, help="of the convolutions")
+    add_argument("--count", type=positive, default=200, help="of the convolutions")
+    add_argument("--passes", nargs="+", choices=PASSES, default=list(PASSES))
+    add_argument(
+        "--dtype",
+        nargs="+",
+        choices=DTYPES,
+        default=argparse.SUPPRESS,
+        help="types to draw from (default: mostly float32)",
+    )
+    add_argument("--threads", type=positive, default=2, help="within an operation")
+    for kind in ("csv", "json"):
+        add_argument(
+            f"--{kind}",
+            metavar="FILE",
+            default=argparse.SUPPRESS,
+            help="write the verdicts there too",
+        )
+
+
+def _run(options):
+    from kconv.benchmark import auto
+
+    auto.run(
+        seed=options.seed,
+        count=options.count,
+        passes=options.passes,
+        dtypes=getattr(options, "dtype", None),
+        threads=options.threads,
+        csv=getattr(options, "csv", None),
+        json=getattr(options, "json", None),
+    )
+    return 0
