@@ -123,6 +123,14 @@ def reset_workspace_peak():
         library.kconv_reset_workspace_peak()
 
 
+def built_for():
+    """Returns the versions of TensorFlow that there is an op library for, as a list."""
+    return sorted(
+        path.stem.removeprefix("_tfops_").replace("_", ".")
+        for path in _FOLDER.glob("_tfops_*.so")
+    )
+
+
 def _load():
     global _parts
     if _parts is None:
@@ -205,10 +213,7 @@ def _op_library():
     version = tf.__version__.split(".")
     path = _FOLDER / f"_tfops_{version[0]}_{version[1]}.so"
     if not path.exists():
-        built = sorted(
-            other.stem.removeprefix("_tfops_").replace("_", ".")
-            for other in _FOLDER.glob("_tfops_*.so")
-        )
+        built = built_for()
         if not built:
             return None, f"kconv's op library is missing from {_FOLDER}."
         return None, (
