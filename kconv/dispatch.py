@@ -144,7 +144,8 @@ def why_stock(algorithm, dtype):
     return None
 
 
-@functools.lru_cache(maxsize=4096)
+# Entries are of kilobytes: where every call has another shape, so many would be growth.
+@functools.lru_cache(maxsize=256)
 def problem(pass_, spec, input_shape, kernel_shape, dtype):
     """Describes a problem to the core.
 
@@ -178,7 +179,7 @@ def problem(pass_, spec, input_shape, kernel_shape, dtype):
     )
 
 
-@functools.lru_cache(maxsize=4096)
+@functools.lru_cache(maxsize=256)
 def candidates(pass_, spec, input_shape, kernel_shape, dtype, terms):
     """Asks every algorithm about a problem.
 
@@ -235,7 +236,7 @@ def known_shape(spec, input_shape, kernel_shape, batch=1, size=_ASSUMED_SIZE):
     return spec.tensor_shape(batch, sizes, spec.channels(input_shape))
 
 
-@functools.lru_cache(maxsize=4096)
+@functools.lru_cache(maxsize=1024)
 def stock_takes(pass_, spec, input_shape, kernel_shape, dtype, terms):
     """Returns whether stock's kernel takes a pass.
 
@@ -383,7 +384,7 @@ def conv_transpose(spec, image, inputs, kernel, epilogue=NO_EPILOGUE, told=None)
     return tf.ensure_shape(result, image.shape)
 
 
-@functools.lru_cache(maxsize=4096)
+@functools.lru_cache(maxsize=1024)
 def refusal(pass_, spec, input_shape, kernel_shape, dtype):
     """Returns why all that the algorithm of `spec` allows refuse a problem, or None."""
     shape = known_shape(spec, input_shape, kernel_shape)

@@ -54,6 +54,14 @@ def why_missing():
     return _load().why_missing
 
 
+def built_for():
+    """Returns the minor versions of TensorFlow that there are op libraries for."""
+    return sorted(
+        path.stem.removeprefix("_tfops_").replace("_", ".")
+        for path in _FOLDER.glob("_tfops_*.so")
+    )
+
+
 def generation():
     """Returns a number that changes with what `set_...` here says."""
     return _generation
