@@ -131,14 +131,6 @@ def reset_workspace_peak():
         library.kconv_reset_workspace_peak()
 
 
-def built_for():
-    """Returns the versions of TensorFlow that there is an op library for, as a list."""
-    return sorted(
-        path.stem.removeprefix("_tfops_").replace("_", ".")
-        for path in _FOLDER.glob("_tfops_*.so")
-    )
-
-
 def _load():
     global _parts
     if _parts is None:
