@@ -49,9 +49,9 @@ COMMON_FLAGS = (
 # File name below an isa/ folder -> the flags of that instruction set.
 X86_FLAGS = {
     "baseline": "",
-    "avx2": "-mavx2 -mfma",
+    "avx2": "-mavx2 -mfma -mf16c",
     "avx512": (
-        "-mavx512f -mavx512vl -mavx512dq -mavx512bw -mavx2 -mfma"
+        "-mavx512f -mavx512vl -mavx512dq -mavx512bw -mavx2 -mfma -mf16c"
         " -mprefer-vector-width=512"
     ),
 }

@@ -1,5 +1,9 @@
 #include "cpu.h"
 
+#ifdef __x86_64__
+#include <cpuid.h>
+#endif
+
 #include <cstdlib>
 #include <fstream>
 #include <sstream>
@@ -7,17 +11,26 @@
 namespace kconv {
 namespace {
 
+#ifdef KCONV_X86_KERNELS
+// Compilers that do not know its name for __builtin_cpu_supports are in use.
+bool HasF16c() {
+  unsigned a, b, c, d;
+  return __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & bit_F16C) != 0;
+}
+#endif
+
 bool Supported(Isa isa) {
   if (isa == Isa::kBaseline) return true;
 #ifdef KCONV_X86_KERNELS
   __builtin_cpu_init();
   if (isa == Isa::kAvx2) {
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+           HasF16c();
   }
-  return __builtin_cpu_supports("avx512f") &&
+  return Supported(Isa::kAvx2) && __builtin_cpu_supports("avx512f") &&
          __builtin_cpu_supports("avx512vl") &&
          __builtin_cpu_supports("avx512dq") &&
-         __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("fma");
+         __builtin_cpu_supports("avx512bw");
 #else
   return false;
 #endif

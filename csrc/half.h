@@ -7,6 +7,10 @@
 
 #include <stdint.h>
 
+#ifdef __F16C__
+#include <immintrin.h>
+#endif
+
 namespace kconv {
 
 struct BFloat16 {
@@ -41,6 +45,9 @@ static inline float Widen(BFloat16 x) {
 }
 
 static inline float Widen(Float16 x) {
+#ifdef __F16C__
+  return _cvtsh_ss(x.bits);
+#else
   using half_internal::AsBits;
   using half_internal::AsFloat;
   const uint32_t sign = static_cast<uint32_t>(x.bits & 0x8000) << 16;
@@ -54,6 +61,7 @@ static inline float Widen(Float16 x) {
   // The exponent moves from bias 15 to 127; that of infinities and NaN is full.
   const uint32_t infinite = magnitude >= 0x0f800000 ? 0x7f800000 : 0;
   return AsFloat(sign | (magnitude + ((127 - 15) << 23)) | infinite);
+#endif
 }
 
 // Rounds to nearest, ties to even.
@@ -68,6 +76,9 @@ static inline void Narrow(float x, BFloat16* to) {
 }
 
 static inline void Narrow(float x, Float16* to) {
+#ifdef __F16C__
+  to->bits = _cvtss_sh(x, _MM_FROUND_TO_NEAREST_INT);
+#else
   using half_internal::AsBits;
   using half_internal::AsFloat;
   const uint32_t bits = AsBits(x);
@@ -86,6 +97,7 @@ static inline void Narrow(float x, Float16* to) {
     result = (magnitude - ((127 - 15) << 23) + 0xfff + odd) >> 13;
   }
   to->bits = static_cast<uint16_t>(sign | result);
+#endif
 }
 
 // The type that sums of an element type are kept in.

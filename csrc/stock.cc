@@ -47,6 +47,10 @@ constexpr OtherTypes kEigenTypes = {
 constexpr OtherTypes kEigenAvx512Types = {
     {0.20, 0.17, 0.17}, {0.22, 0.01, 0.01}, {0.30, 0.03, 0.04}};
 
+// Multiply-adds at the peak that take as long as an element of an image of
+// channels first that is transposed for kernels that do not know them.
+constexpr double kTransposed = 40;
+
 // Eigen's filter gradient of three dimensions hardly gets off the ground.
 constexpr double kEigenFilterGradient3d = 0.005;
 
@@ -201,6 +205,10 @@ double StockCost(const Problem& problem, const Cpu& cpu) {
     lanes = std::min(lanes, 8.0);
   } else {
     work = DenseWork(problem, rate);
+  }
+  if (problem.shape.layout == Layout::kChannelsFirst) {
+    work += kTransposed * static_cast<double>(problem.shape.InputElements() +
+                                              problem.shape.OutputElements());
   }
   if (problem.dtype == DType::kFloat64) lanes /= 2;
   return rate.overhead + work / (cpu.frequency * lanes * 2);

@@ -1,6 +1,9 @@
-"""TensorFlow's calls that are timed: three passes of stock and of kconv."""
+"""TensorFlow's calls that are timed: kconv's, and how any are called."""
 
 import tensorflow as tf
+from tensorflow.python.framework.convert_to_constants import (
+    convert_variables_to_constants_v2,
+)
 
 from kconv import dispatch, native, ops, settings
 from kconv.operands import Operands
@@ -38,6 +41,30 @@ def in_sequence(call, count):
     return sequence
 
 
+def frozen(call, operand, kernel):
+    """A graph that holds the kernel as a constant, as a model for inference does.
+
+    Args:
+        call: A function of two tensors.
+        operand: The first of them, whose shape the graph has.
+        kernel: The second.
+
+    Returns:
+        A function of the first.
+    """
+    variable = tf.Variable(kernel, trainable=False)
+
+    @tf.function
+    def with_variable(operand):
+        return call(operand, variable.value())
+
+    graph = convert_variables_to_constants_v2(
+        with_variable.get_concrete_function(tf.TensorSpec(operand.shape, operand.dtype))
+    )
+    # To call what was frozen as it is takes milliseconds.
+    return tf.function(lambda operand: graph(operand))
+
+
 def operands(problem):
     """Random tensors for a problem's pass, in the order its call takes them."""
     generator = tf.random.Generator.from_seed(0)
@@ -45,9 +72,9 @@ def operands(problem):
     def normal(shape):
         return tf.cast(generator.normal(shape), problem.dtype)
 
-    image = normal(problem.input_shape)
+    image = normal(problem.arranged(problem.input_shape))
     kernel = normal(problem.filter_shape)
-    gradient = normal(problem.output_shape)
+    gradient = normal(problem.arranged(problem.output_shape))
     return {
         "forward": (image, kernel),
         "input_gradient": (gradient, kernel),
@@ -55,110 +82,8 @@ def operands(problem):
     }[problem.pass_]
 
 
-def stock_operands(problem, operands):
-    """The same tensors as `stock` takes them."""
-    if problem.pass_ == "filter_gradient":
-        return operands
-    first, kernel = operands
-    return first, tf.reshape(kernel, _stock_filter_shape(problem))
-
-
-def _stock_filter_shape(problem):
-    """That of a depthwise layer is (height, width, channels, multiplier).
-
-    In memory it is the same.
-    """
-    if problem.layer.kind != "depthwise":
-        return problem.filter_shape
-    layer = problem.layer
-    multiplier = layer.out_channels // layer.in_channels
-    return (layer.kernel, layer.kernel, layer.in_channels, multiplier)
-
-
-def stock(problem):
-    """A function of the operands that runs TensorFlow's own kernel.
-
-    TensorFlow computes groups with oneDNN, or compiled by XLA; otherwise the function
-    raises an error. Of one dimension, which has no kernels of its own, it runs what
-    Keras does.
-    """
-    dims = problem.layer.dims
-    if dims == 1:
-        return _stock_1d(problem)
-    options = {"strides": [1, *[problem.layer.stride] * dims, 1], "padding": "SAME"}
-    name = "DepthwiseConv2dNative" if problem.layer.kind == "depthwise" else "Conv2D"
-    names = {pass_: name + suffix for pass_, suffix in _SUFFIXES.items()}
-    if dims == 3:
-        names = {
-            "forward": "Conv3D",
-            "input_gradient": "Conv3DBackpropInputV2",
-            "filter_gradient": "Conv3DBackpropFilterV2",
-        }
-    run = getattr(tf.raw_ops, names[problem.pass_])
-
-    def forward(image, kernel):
-        return run(input=image, filter=kernel, **options)
-
-    def input_gradient(gradient, kernel):
-        return run(
-            input_sizes=problem.input_shape,
-            filter=kernel,
-            out_backprop=gradient,
-            **options,
-        )
-
-    def filter_gradient(image, gradient):
-        return run(
-            input=image,
-            filter_sizes=_stock_filter_shape(problem),
-            out_backprop=gradient,
-            **options,
-        )
-
-    return {
-        "forward": forward,
-        "input_gradient": input_gradient,
-        "filter_gradient": filter_gradient,
-    }[problem.pass_]
-
-
-_SUFFIXES = {
-    "forward": "",
-    "input_gradient": "BackpropInput",
-    "filter_gradient": "BackpropFilter",
-}
-
-
-def _stock_1d(problem):
-    layer = problem.layer
-
-    def forward(image, kernel):
-        padded = tf.pad(image, [[0, 0], layer.pads, [0, 0]])
-        return tf.nn.convolution(padded, kernel, dilations=layer.dilation)
-
-    def derived(image, kernel, gradient, of):
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(of)
-            output = forward(image, kernel)
-        return tape.gradient(output, of, gradient)
-
-    def input_gradient(gradient, kernel):
-        image = tf.zeros(problem.input_shape, problem.dtype)
-        return derived(image, kernel, gradient, image)
-
-    def filter_gradient(image, gradient):
-        kernel = tf.zeros(problem.filter_shape, problem.dtype)
-        return derived(image, kernel, gradient, kernel)
-
-    return {
-        "forward": forward,
-        "input_gradient": input_gradient,
-        "filter_gradient": filter_gradient,
-    }[problem.pass_]
-
-
 def kconv(problem, algorithm):
-    """The same for kconv.
+    """A function of the operands that runs kconv.
 
     Args:
         problem: A `Problem`.
@@ -170,11 +95,12 @@ def kconv(problem, algorithm):
     """
     if native.ops() is None:
         return native.why_missing(), "", None
-    shapes = problem.input_shape, problem.filter_shape
+    input_shape = problem.arranged(problem.input_shape)
+    shapes = input_shape, problem.filter_shape
     options = {
         "strides": problem.layer.stride,
         "padding": problem.layer.padding,
-        "data_format": "channels_last",
+        "data_format": problem.layout,
         "dilation_rate": problem.layer.dilation,
     }
     asked = {"dtype": problem.dtype, "pass_": problem.pass_}
@@ -189,7 +115,7 @@ def kconv(problem, algorithm):
     # The operand that a pass computes gives it nothing but a shape.
     computed = {
         "forward": None,
-        "input_gradient": tf.zeros(problem.input_shape, problem.dtype),
+        "input_gradient": tf.zeros(input_shape, problem.dtype),
         "filter_gradient": tf.zeros(problem.filter_shape, problem.dtype),
     }[problem.pass_]
 

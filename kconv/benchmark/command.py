@@ -2,46 +2,59 @@
 
 import argparse
 
-from kconv.arguments import positive
+from kconv.benchmark import references
+from kconv.benchmark.arguments import add_common, common
+from kconv.benchmark.candidates import MODES, STOCK_ENGINES
+from kconv.benchmark.problems import ALL, LAYERS
 
 # Modules that need TensorFlow or an extra are imported by what runs.
+
+# The exit status that shells give what Ctrl-C ended.
+_INTERRUPTED = 130
+
+_DESCRIPTION = (
+    "Times single convolutions of kconv in turns with those of stock TensorFlow, with"
+    " oneDNN and without, each as a tf.function, called eagerly, with the kernel as a"
+    " constant of a frozen graph, and stock's compiled by XLA; the best of each counts."
+    " PyTorch, ONNX Runtime and OpenVINO are timed too where they are installed, and"
+    " beside layers in groups the dense layer of the same width. KCONV_MAX_ISA and"
+    " ONEDNN_MAX_CPU_ISA are heeded."
+)
 
 
 def add(commands):
     """Adds `kconv bench` to the commands of a parser."""
     bench = commands.add_parser("bench", help="time kconv against stock TensorFlow")
     subjects = bench.add_subparsers(required=True, metavar="SUBJECT")
-    _add_layers(subjects)
+    layers = _add_subject(subjects, "layers", "single convolutions")
+    layers.add_argument(
+        "--layers",
+        nargs="+",
+        choices=(*LAYERS, ALL),
+        default=[ALL],
+        metavar="KIND",
+        help=f"which: {', '.join(LAYERS)}",
+    )
+    for kind in ("depthwise", "grouped"):
+        subject = _add_subject(subjects, kind, f"single {kind} convolutions")
+        subject.set_defaults(layers=[kind])
 
 
-def _add_layers(subjects):
-    layers = subjects.add_parser(
-        "layers",
-        help="single convolutions",
-        description=(
-            "Times single convolutions of kconv in turns with those of stock"
-            " TensorFlow, with oneDNN and without, each called eagerly and as a"
-            " tf.function; the best of each counts. Layers in groups are also timed"
-            " as Keras runs stock's, compiled by XLA, and beside the dense layer of"
-            " the same width. KCONV_MAX_ISA and ONEDNN_MAX_CPU_ISA are heeded."
-        ),
+def _add_subject(subjects, name, words):
+    parser = subjects.add_parser(
+        name,
+        help=words,
+        description=_DESCRIPTION,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    layers.set_defaults(command=_run_layers)
-    add = layers.add_argument
+    parser.set_defaults(command=_run_layers)
+    add_common(parser)
+    add = parser.add_argument
     add(
-        "--layers",
-        choices=("3x3", "1x1", "depthwise", "grouped", "strided", "1d", "3d", "all"),
-        default="all",
-        help="which",
-    )
-    add("--batch", nargs="+", type=positive, default=[1, 8], metavar="N")
-    add(
-        "--passes",
-        nargs="+",
-        choices=("forward", "input_gradient", "filter_gradient"),
-        default=["forward", "input_gradient", "filter_gradient"],
-        help="which",
+        "--roofline",
+        metavar="FILE",
+        default=argparse.SUPPRESS,
+        help="draw the roofline of this machine, and the layers under it, there",
     )
     add(
         "--algorithm",
@@ -52,68 +65,69 @@ def _add_layers(subjects):
         " (default: auto and each algorithm)",
     )
     add(
-        "--dtype",
-        choices=("float32", "float64", "bfloat16", "float16"),
-        default="float32",
-        help="of all operands",
-    )
-    add(
         "--modes",
         nargs="+",
-        choices=("graph", "eager"),
-        default=["graph", "eager"],
-        help="how both are called: as a tf.function, eagerly",
+        choices=MODES,
+        default=list(MODES),
+        help="how both are called; xla is stock's only",
     )
     add(
         "--engines",
         nargs="+",
-        choices=("oneDNN", "Eigen"),
-        default=["oneDNN", "Eigen"],
+        choices=STOCK_ENGINES,
+        default=list(STOCK_ENGINES),
         help="what stock's kernels may use",
     )
-    add("--threads", type=positive, default=2, help="within an operation")
-    add("--repeats", type=positive, default=7, help="turns of each candidate")
+    _add_references(add)
+    return parser
+
+
+def _add_references(add):
     add(
-        "--seconds",
-        type=float,
-        default=5.0,
-        help="for a problem, after three turns of each candidate",
+        "--references",
+        nargs="*",
+        choices=tuple(references.REFERENCES),
+        default=argparse.SUPPRESS,
+        help="other libraries to time, which then must be there; none without a name"
+        " (default: those that are installed)",
     )
     add(
-        "--torch",
-        action="store_true",
-        help="time PyTorch's kernels as well, in a process of their own",
+        "--references-python",
+        nargs="+",
+        metavar="FILE",
+        default=[],
+        help="interpreters that have them, before those that"
+        f" {references.VARIABLE} names and the one that runs kconv",
     )
+    add("--torch", action="store_true", help="fail if PyTorch is missing")
     add(
         "--torch-python",
         metavar="FILE",
         default=argparse.SUPPRESS,
-        help="interpreter that has PyTorch, which then is timed (default:"
-        " KCONV_TORCH_PYTHON, or the one that runs kconv)",
+        help="the same, and the interpreter that has it (default:"
+        f" {references.TORCH_VARIABLE})",
     )
-    for kind in ("csv", "json", "plot"):
-        add(f"--{kind}", metavar="FILE", help="write the results there too")
 
 
 def _run_layers(options):
     from kconv.benchmark import layers
 
+    wanted = getattr(options, "references", None)
     torch_python = getattr(options, "torch_python", None)
-    layers.run(
-        layers=options.layers,
-        batches=options.batch,
-        passes=options.passes,
-        algorithms=getattr(options, "algorithm", None),
-        dtype=options.dtype,
-        modes=options.modes,
-        engines=options.engines,
-        threads=options.threads,
-        repeats=options.repeats,
-        seconds=options.seconds,
-        torch=options.torch or torch_python is not None,
-        torch_python=torch_python,
-        csv=options.csv,
-        json=options.json,
-        plot=options.plot,
-    )
+    torch = ["torch"] if options.torch or torch_python else []
+    pythons = [torch_python] if torch_python else []
+    try:
+        layers.run(
+            **common(options),
+            layers=options.layers,
+            algorithms=getattr(options, "algorithm", None),
+            modes=options.modes,
+            engines=options.engines,
+            wanted=wanted,
+            required=[*torch, *(wanted or ())],
+            pythons=[*pythons, *options.references_python],
+            roofline=getattr(options, "roofline", None),
+        )
+    except KeyboardInterrupt:
+        return _INTERRUPTED  # before anything was measured
     return 0

@@ -5,6 +5,10 @@ import math
 
 PASSES = ("forward", "input_gradient", "filter_gradient")
 DTYPES = ("float32", "float64", "bfloat16", "float16")
+LAYOUTS = ("channels_last", "channels_first")
+
+
+_BYTES = {"float32": 4, "float64": 8, "bfloat16": 2, "float16": 2}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,12 +183,16 @@ ALL = "all"
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """One pass of a layer on a batch."""
+    """One pass of a layer on a batch.
+
+    Shapes are those of channels_last; `arranged` makes them those of the layout.
+    """
 
     layer: Layer
     batch: int
     pass_: str
     dtype: str = "float32"
+    layout: str = "channels_last"
 
     @property
     def input_shape(self):
@@ -212,13 +220,26 @@ class Problem:
         return math.prod(self.output_shape) * math.prod(self.filter_shape[:-1])
 
     @property
+    def intensity(self):
+        """Operations for each byte of the three operands, a product and a sum two."""
+        shapes = self.input_shape, self.filter_shape, self.output_shape
+        elements = sum(math.prod(shape) for shape in shapes)
+        return 2 * self.macs / (elements * _BYTES[self.dtype])
+
+    def arranged(self, shape):
+        """The shape of an image in the layout."""
+        return channels_first(shape) if self.layout == "channels_first" else shape
+
+    @property
     def dense(self):
         """The same pass of the layer of the same width in one group."""
         return dataclasses.replace(self, layer=self.layer.dense)
 
     def __str__(self):
         layer = self.layer
-        return f"{layer.kernel_name} {layer}, batch {self.batch}, {self.pass_}"
+        words = f"{layer.kernel_name} {layer}, batch {self.batch}, {self.pass_}"
+        last = self.layout == "channels_last"
+        return words if last else f"{words}, {self.layout}"
 
     def to_json(self):
         """As a dictionary that `from_json` reads."""
@@ -230,22 +251,33 @@ class Problem:
         return cls(**{**fields, "layer": Layer(**fields["layer"])})
 
 
-def make_problems(layers=ALL, batches=(1, 8), passes=PASSES, dtype="float32"):
+def make_problems(
+    layers=(ALL,), batches=(1, 8), passes=PASSES, dtype="float32", layouts=LAYOUTS[:1]
+):
     """Every pass of every layer at every batch size.
 
     Args:
-        layers: A key of `LAYERS`, or `ALL`.
+        layers: Keys of `LAYERS`, or `ALL`.
         batches: Batch sizes.
         passes: Names from `PASSES`.
         dtype: Name from `DTYPES`.
+        layouts: Names from `LAYOUTS`.
 
     Returns:
         A list of `Problem`, in the order of the report.
     """
+    kinds = LAYERS if ALL in layers else [kind for kind in LAYERS if kind in layers]
     return [
-        Problem(layer, batch, pass_, dtype)
-        for kind in (LAYERS if layers == ALL else [layers])
+        Problem(layer, batch, pass_, dtype, layout)
+        for kind in kinds
+        for layout in layouts
         for batch in batches
         for pass_ in passes
         for layer in LAYERS[kind]
     ]
+
+
+def channels_first(shape):
+    """The shape (batch, *size, channels) as (batch, channels, *size)."""
+    batch, *size, channels = shape
+    return batch, channels, *size

@@ -1,73 +1,50 @@
 """The child's side for PyTorch: times its convolutions on request.
 
 `python kconv/benchmark/pytorch_worker.py THREADS` answers questions as `server.serve`
-says; see `client.Worker`. It runs as a script under an interpreter that has PyTorch and
-needs neither kconv nor TensorFlow, and so imports only files beside it.
+says; see `reference_server`.
 """
 
 import sys
 
-from problems import Problem
-from server import Stopwatch, serve
+from problems import channels_first
+from reference_server import ReferenceServer
+from server import serve
 
 # How PyTorch's tensors may lie in memory; the shape is channels first in both.
 _FORMATS = {"contiguous": "contiguous_format", "channels_last": "channels_last"}
 
 
-class Server:
+class Server(ReferenceServer):
     """Answers the questions of one parent process.
 
     Args:
         threads: Threads within an operation.
     """
 
+    name = "torch"
+
     def __init__(self, threads):
-        try:
-            import torch
-        except ModuleNotFoundError as error:
-            raise RuntimeError(
-                "PyTorch is missing: `pip install torch`, best into an environment of "
-                "its own, and name its interpreter by --torch-python or "
-                f"KCONV_TORCH_PYTHON. Received: {sys.executable}"
-            ) from error
+        import torch
+
+        super().__init__()
         torch.set_num_threads(threads)
         torch.set_grad_enabled(False)
         self._torch = torch
-        self._stopwatch = Stopwatch()
 
     def describe(self):
         """Version and instruction set."""
         torch = self._torch
         isa = torch.backends.cpu.get_cpu_capability()
-        return {"pytorch": f"{torch.__version__}, {isa}"}
+        return {"torch": f"{torch.__version__}, {isa}"}
 
-    def prepare(self, problem, candidate, limit=None):
-        """Makes random operands and calls it."""
+    def make_call(self, problem, mode):
+        """A pass of a problem, of random operands; the mode is a memory format."""
         torch = self._torch
-        problem = Problem.from_json(problem)
-        answer = {"refusal": None, "choice": "torch"}
         torch.manual_seed(0)
-        try:
-            call, arguments = make_call(
-                torch,
-                problem,
-                _FORMATS[candidate["mode"]],
-                lambda shape: torch.randn(shape).to(getattr(torch, problem.dtype)),
-            )
-            return answer | self._stopwatch.prepare(
-                candidate["mode"], call, arguments, limit
-            )
-        except RuntimeError as error:
-            return answer | {"refusal": str(error).splitlines()[0]}
-
-    def time(self, candidate, seconds):
-        """Measures a candidate that is prepared."""
-        return {"seconds": self._stopwatch.measure(candidate["mode"], seconds)}
-
-    def forget(self):
-        """Frees the operands."""
-        self._stopwatch.forget()
-        return {}
+        dtype = getattr(torch, problem.dtype)
+        return make_call(
+            torch, problem, _FORMATS[mode], lambda shape: torch.randn(shape).to(dtype)
+        )
 
 
 def make_call(torch, problem, memory_format, tensor):
@@ -89,7 +66,7 @@ def make_call(torch, problem, memory_format, tensor):
     layer = problem.layer
     before, after = layer.pads
     padding = before
-    image = tensor(_channels_first(problem.input_shape))
+    image = tensor(channels_first(problem.input_shape))
     if before != after:
         image = torch.nn.functional.pad(image, (before, after) * layer.dims)
         padding = 0
@@ -97,7 +74,7 @@ def make_call(torch, problem, memory_format, tensor):
     operands = {
         "image": image,
         "kernel": tensor((filters, channels, *size)),
-        "gradient": tensor(_channels_first(problem.output_shape)),
+        "gradient": tensor(channels_first(problem.output_shape)),
     }
     if memory_format == "channels_last" and layer.dims != 2:
         # In one dimension PyTorch knows no other.
@@ -140,11 +117,6 @@ def make_call(torch, problem, memory_format, tensor):
         "input_gradient": (input_gradient, (gradient, kernel)),
         "filter_gradient": (filter_gradient, (image, gradient)),
     }[problem.pass_]
-
-
-def _channels_first(shape):
-    batch, *size, channels = shape
-    return batch, channels, *size
 
 
 if __name__ == "__main__":

@@ -1,19 +1,23 @@
-"""Turns measurements into a table, means, files and a plot."""
+"""Turns measurements into a table, means and files."""
 
 import csv
+import dataclasses
+import itertools
 import json
 import math
 
+from rich.console import Console
 from rich.table import Table
 
+from kconv.benchmark import references as libraries
 from kconv.benchmark.problems import PASSES
 
 # Slower than stock by more than the noise of a quiet machine.
 LOSS = 0.97
 
-# Names of candidates that kconv's are compared with: TensorFlow, PyTorch, and kconv's
-# own "auto" for the layer of the same width in one group.
-REFERENCES = ("stock", "torch", "dense")
+# Names of candidates that kconv's are compared with: TensorFlow, other libraries, and
+# kconv's own "auto" for the layer of the same width in one group.
+REFERENCES = ("stock", *libraries.REFERENCES, "dense")
 
 
 class Comparison:
@@ -65,39 +69,76 @@ def geometric_mean(values):
     return math.exp(math.fsum(logarithms) / len(logarithms))
 
 
-def layer_table(comparisons):
+def gflops(measurement):
+    """Billions of operations a second, a product and a sum counted as two.
+
+    Those of the convolution as it is defined, however it was computed. None if it was
+    not measured.
+    """
+    if not measurement.seconds:
+        return None
+    return 2e-9 * _macs(measurement) / measurement.median
+
+
+def show(comparisons, machine, console):
+    """Prints the tables, whole where there is no edge of a terminal."""
+    tables = [
+        layer_table(comparisons, machine),
+        *(mean_table(comparisons, reference) for reference in references(comparisons)),
+    ]
+    for table in tables:
+        if not console.is_terminal:
+            width = Console(width=10_000).measure(table).maximum
+            console.width = max(console.width, width)
+        console.print(table)
+
+
+def layer_table(comparisons, machine=None):
     """A `rich.table.Table` with a line for each problem.
 
-    Beside ours are the times of the references over it, in the order of their columns.
+    Beside ours are the times of the references over it, in the order of their columns,
+    and beside the first of ours what it computes a second, also as a part of what
+    `machine` can.
     """
     others = references(comparisons)
     table = Table(
         title=f"Milliseconds a call, and the time of {', '.join(others)} over it",
         expand=False,
     )
+    layouts = {c.problem.layout for c in comparisons}
     for heading in ("layer", "kernel", "batch", "pass"):
         table.add_column(heading, no_wrap=True)
+    if len(layouts) > 1:
+        table.add_column("layout", no_wrap=True)
     for reference in others:
         table.add_column(reference, justify="right", no_wrap=True)
         table.add_column("its best", no_wrap=True)
     names = list(comparisons[0].ours)
     for name in names:
         table.add_column(name, justify="right", no_wrap=True)
+        if name == names[0]:
+            table.add_column("GFLOP/s", justify="right", no_wrap=True)
+            if machine:
+                table.add_column("of peak", justify="right", no_wrap=True)
     previous = None
     for comparison in comparisons:
         problem = comparison.problem
         theirs = [comparison.references.get(reference) for reference in others]
-        group = (problem.layer.kind, problem.batch, problem.pass_)
+        group = (problem.layer.kind, problem.layout, problem.batch, problem.pass_)
         if previous not in (None, group):
             table.add_section()
         previous = group
+        first, *rest = (_cell(comparison, name, others) for name in names)
         table.add_row(
             str(problem.layer),
             problem.layer.kernel_name,
             str(problem.batch),
             problem.pass_,
+            *([problem.layout] if len(layouts) > 1 else []),
             *(cell for one in theirs for cell in (_milliseconds(one), _best(one))),
-            *(_cell(comparison, name, others) for name in names),
+            first,
+            *_rates(comparison.ours[names[0]], machine),
+            *rest,
         )
     return table
 
@@ -113,27 +154,45 @@ def mean_table(comparisons, reference="stock"):
     for name in names:
         table.add_column(name, justify="right")
     batches = sorted({c.problem.batch for c in comparisons})
-    for kind in dict.fromkeys(c.problem.layer.kind for c in comparisons):
-        for pass_ in PASSES:
-            for batch in [*batches, None] if len(batches) > 1 else batches:
-                group = [
-                    c
-                    for c in comparisons
-                    if c.problem.layer.kind == kind
-                    and reference in c.references
-                    and c.problem.pass_ == pass_
-                    and batch in (None, c.problem.batch)
-                ]
-                if group:
-                    cells = [_mean_cell(group, name, reference) for name in names]
-                    label = "all" if batch is None else str(batch)
-                    table.add_row(kind, pass_, label, *cells)
-        table.add_section()
+    layouts = list(dict.fromkeys(c.problem.layout for c in comparisons))
+    groups = itertools.product(
+        dict.fromkeys(c.problem.layer.kind for c in comparisons),
+        layouts,
+        PASSES,
+        [*batches, None] if len(batches) > 1 else batches,
+    )
+    previous = None
+    for kind, layout, pass_, batch in groups:
+        group = [
+            c
+            for c in comparisons
+            if (c.problem.layer.kind, c.problem.layout) == (kind, layout)
+            and reference in c.references
+            and c.problem.pass_ == pass_
+            and batch in (None, c.problem.batch)
+        ]
+        # Inference engines refuse all gradients.
+        if not any(c.references[reference].seconds for c in group):
+            continue
+        if previous not in (None, (kind, layout)):
+            table.add_section()
+        previous = kind, layout
+        table.add_row(
+            kind if len(layouts) == 1 else f"{kind}, {layout}",
+            pass_,
+            "all" if batch is None else str(batch),
+            *(_mean_cell(group, name, reference) for name in names),
+        )
     return table
 
 
-def rows(comparisons):
-    """Flat dictionaries, one for each problem and way to compute it."""
+def rows(comparisons, machine=None):
+    """Flat dictionaries, one for each problem and way to compute it.
+
+    Args:
+        comparisons: A list of `Comparison`.
+        machine: None, or a `Machine`, whose peak the rates are compared with.
+    """
     return [
         {
             "kind": comparison.problem.layer.kind,
@@ -142,6 +201,7 @@ def rows(comparisons):
             "batch": comparison.problem.batch,
             "pass": comparison.problem.pass_,
             "dtype": comparison.problem.dtype,
+            "layout": comparison.problem.layout,
             "name": measurement.candidate.name,
             "setting": measurement.candidate.setting,
             "algorithm": measurement.choice,
@@ -149,11 +209,8 @@ def rows(comparisons):
             "seconds": measurement.median if measurement.seconds else None,
             "spread": measurement.spread if measurement.seconds else None,
             "calls": len(measurement.seconds),
-            "gflops": (
-                2e-9 * _macs(measurement) / measurement.median
-                if measurement.seconds
-                else None
-            ),
+            "gflops": gflops(measurement),
+            "of_peak": _of_peak(measurement, machine),
             **{
                 f"{reference}_over_this": (
                     _ratio(comparison.references[reference], measurement)
@@ -171,58 +228,47 @@ def rows(comparisons):
     ]
 
 
-def write_csv(comparisons, path):
+def write_csv(comparisons, path, machine=None):
     """Writes `rows` as comma-separated values."""
-    lines = rows(comparisons)
+    lines = rows(comparisons, machine)
+    # Of what was measured, references may be only in some.
+    names = dict.fromkeys(name for line in lines for name in line)
     with open(path, "w", newline="") as file:
-        writer = csv.DictWriter(file, lines[0])
+        writer = csv.DictWriter(file, names)
         writer.writeheader()
         writer.writerows(lines)
 
 
-def write_json(comparisons, environment, path):
-    """Writes `rows` with the description of the machine."""
+def write_json(comparisons, environment, path, machine=None, verdict=None):
+    """Writes `rows` with the description of the machine and of its noise."""
+    written = {
+        "environment": environment,
+        "machine": dataclasses.asdict(machine) if machine else None,
+        "noise": verdict.to_json() if verdict else None,
+        "rows": rows(comparisons, machine),
+    }
     with open(path, "w") as file:
-        json.dump(
-            {"environment": environment, "rows": rows(comparisons)}, file, indent=1
-        )
-
-
-def write_plot(comparisons, path):
-    """Draws stock's time over ours, a panel for each pass, a bar for each layer."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    passes = [p for p in PASSES if any(c.problem.pass_ == p for c in comparisons)]
-    names = list(comparisons[0].ours)
-    figure, axes = pyplot.subplots(
-        len(passes), figsize=(14, 3.5 * len(passes)), squeeze=False, layout="tight"
-    )
-    for axis, pass_ in zip(axes[:, 0], passes, strict=True):
-        group = [c for c in comparisons if c.problem.pass_ == pass_]
-        width = 0.8 / len(names)
-        for i, name in enumerate(names):
-            places = [k + (i - (len(names) - 1) / 2) * width for k in range(len(group))]
-            axis.bar(places, [c.ratio(name) or 0 for c in group], width, label=name)
-        labels = [
-            f"{c.problem.layer.kernel_name} {c.problem.layer}, N={c.problem.batch}"
-            for c in group
-        ]
-        axis.set_xticks(range(len(group)), labels, rotation=60, ha="right", fontsize=7)
-        axis.axhline(1, color="black", linewidth=1)
-        axis.set_ylabel("stock's time over ours")
-        axis.set_title(pass_)
-    axes[0, 0].legend()
-    figure.savefig(path, dpi=120)
-    pyplot.close(figure)
+        json.dump(written, file, indent=1)
 
 
 def _macs(measurement):
     """Multiply-accumulates of what a candidate computes."""
     dense = measurement.candidate.name == "dense"
     return (measurement.problem.dense if dense else measurement.problem).macs
+
+
+def _of_peak(measurement, machine):
+    """What it computes a second as a part of the peak, or None."""
+    if machine is None or not measurement.seconds:
+        return None
+    return 1e9 * gflops(measurement) / machine.flops
+
+
+def _rates(measurement, machine):
+    """The cells of the first of ours."""
+    rate, part = gflops(measurement), _of_peak(measurement, machine)
+    cells = ["" if rate is None else f"{rate:.1f}"]
+    return cells if machine is None else [*cells, "" if part is None else f"{part:.0%}"]
 
 
 def _ratio(theirs, ours):
@@ -240,12 +286,15 @@ def _milliseconds(measurement):
 
 
 def _best(measurement):
-    """The best setting of a reference, and what ran where it is kconv's."""
+    """The best setting of a reference, and what ran where that is known."""
     if measurement is None or not measurement.seconds:
         return ""
-    setting, choice = measurement.candidate.setting, measurement.choice
-    same = choice == measurement.candidate.name
-    return setting if same else f"{setting} ({choice})"
+    candidate, choice = measurement.candidate, measurement.choice
+    known = choice not in (candidate.name, "")
+    if candidate.name == "stock":
+        # The implementation says more than what was allowed.
+        return f"{candidate.mode}: {choice}" if known else candidate.setting
+    return f"{candidate.setting} ({choice})" if known else candidate.setting
 
 
 def _cell(comparison, name, others):

@@ -17,8 +17,6 @@ def refusal(pass_, spec, kernel_shape, dtype):
     Returns:
         A string, or None.
     """
-    if spec.data_format == "channels_first":
-        return "Stock CPU kernels take channels_last only."
     if is_depthwise(spec, kernel_shape):
         return _depthwise_refusal(spec, dtype)
     if spec.groups > 1:

@@ -1,9 +1,11 @@
 """The stock kernel of each pass."""
 
+import dataclasses
+
 import tensorflow as tf
 
 from kconv.builtin.depthwise import by_channel, is_depthwise, zero_if_empty
-from kconv.operands import sizes_of
+from kconv.operands import Outline, sizes_of
 
 _KERNELS = {
     (2, "forward"): tf.raw_ops.Conv2D,
@@ -32,6 +34,8 @@ def run(pass_, spec, operands):
     Returns:
         A tensor.
     """
+    if spec.data_format == "channels_first":
+        return _run_channels_first(pass_, spec, operands)
     x, kernel, dy = operands
     kernel_shape = kernel.shape
     strides, dilations = spec.strides, spec.dilation_rate
@@ -78,3 +82,28 @@ def run(pass_, spec, operands):
     if spec.dims == 1:
         result = tf.squeeze(result, 0 if pass_ == "filter_gradient" else 1)
     return result
+
+
+def _run_channels_first(pass_, spec, operands):
+    """Between transpositions: on the CPU stock knows channels_last only."""
+    to_last = [0, *range(2, spec.dims + 2), 1]
+    to_first = [0, spec.dims + 1, *range(1, spec.dims + 1)]
+
+    def transposed(image):
+        # Of the one that is computed the values do not count.
+        if image is None or isinstance(image, tf.Tensor):
+            return None if image is None else tf.transpose(image, to_last)
+        shape = tf.TensorShape([image.shape[i] for i in to_last])
+        return Outline(shape, image.dtype, tf.gather(sizes_of(image), to_last))
+
+    if pass_ == "input_gradient" and isinstance(operands.input, tf.Tensor):
+        outline = Outline(
+            operands.input.shape, operands.input.dtype, sizes_of(operands.input)
+        )
+        operands = operands._replace(input=outline)
+    last = dataclasses.replace(spec, data_format="channels_last")
+    operands = operands._replace(
+        input=transposed(operands.input), output=transposed(operands.output)
+    )
+    result = run(pass_, last, operands)
+    return result if pass_ == "filter_gradient" else tf.transpose(result, to_first)

@@ -29,8 +29,9 @@ int64_t Workspace(const Problem& problem, Isa isa, int threads) {
   return shared + threads * worker;
 }
 
-// Multiply-accumulates that take as long as the patch of one tap, of however
-// few channels, and as one packed element. Measured on Zen 3.
+// Multiply-accumulates that take as long as the patch of one tap, or of a row
+// of taps that lie side by side, of however few channels, and as one packed
+// element. Measured on Zen 3.
 constexpr double kMacsPerPatch = 480;
 constexpr double kMacsPerPackedElement = 75;
 // The same of an element of a patch that is copied, and of one that is read
@@ -42,22 +43,37 @@ constexpr double kMacsPerElement = 5;
 constexpr double kMacsPerFilterElement = 15;
 constexpr int64_t kCachedFilterElements = 1 << 18;
 
-// Whether patches are read where they lie; image_pass.cc has the exact rule.
-bool ReadsInPlace(const Problem& problem) {
+// The taps that the patch of an output consists of: in strips, each of taps
+// that lie side by side.
+struct Taps {
+  int64_t strips = 1, of_strip = 1;
+};
+
+Taps TapsOf(const Problem& problem) {
   const ConvShape& s = problem.shape;
   const bool forward = problem.pass != Pass::kInputGradient;
-  const int64_t channels = forward ? s.GroupInChannels() : s.GroupOutChannels();
-  int64_t taps = 1, strips = 1;
+  Taps taps;
   for (int i = 0; i < kMaxSpatialDims; ++i) {
     const int64_t met =
         forward ? s.kernel[i] : CeilDivide(s.kernel[i], s.stride[i]);
     const bool joined =
         i == kMaxSpatialDims - 1 && s.groups == 1 && s.dilation[i] == 1;
-    (joined ? taps : strips) *= met;
+    (joined ? taps.of_strip : taps.strips) *= met;
   }
+  return taps;
+}
+
+// Whether patches are read where they lie; image_pass.cc has the exact rule.
+bool ReadsInPlace(const Problem& problem) {
+  const ConvShape& s = problem.shape;
+  const int64_t channels = problem.pass == Pass::kInputGradient
+                               ? s.GroupOutChannels()
+                               : s.GroupInChannels();
+  const Taps taps = TapsOf(problem);
   return problem.dtype == DType::kFloat32 &&
          s.layout == Layout::kChannelsLast &&
-         (strips == 1 || taps * channels >= gemm::kDepth<float> / 2);
+         (taps.strips == 1 ||
+          taps.of_strip * channels >= gemm::kDepth<float> / 2);
 }
 
 // Multiply-accumulates at the micro-kernel's speed, lanes without a column
@@ -97,6 +113,13 @@ double Cost(const Problem& problem, const Cpu& cpu, Isa isa) {
   } else if (s.groups > 1) {
     // Few channels do not make up for what a patch takes by itself.
     copies = std::max(copies, kMacsPerPatch * patches);
+  } else if (!ReadsInPlace(problem)) {
+    const int64_t written = problem.pass == Pass::kInputGradient
+                                ? s.InputPixels()
+                                : s.OutputPixels();
+    copies = std::max(copies, kMacsPerPatch *
+                                  static_cast<double>(s.batch * written) *
+                                  static_cast<double>(TapsOf(problem).strips));
   }
   if (problem.pass != Pass::kFilterGradient &&
       s.FilterElements() > kCachedFilterElements) {
