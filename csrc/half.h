@@ -100,6 +100,37 @@ static inline void Narrow(float x, Float16* to) {
 #endif
 }
 
+// Rows of them that lie side by side.
+template <typename Element, typename Sum>
+static inline void WidenRow(const Element* from, Sum* to, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) to[i] = Widen(from[i]);
+}
+template <typename Element, typename Sum>
+static inline void NarrowRow(const Sum* from, Element* to, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) Narrow(from[i], to + i);
+}
+
+#ifdef __F16C__
+static inline void WidenRow(const Float16* from, float* to, int64_t count) {
+  int64_t i = 0;
+  for (; i + 8 <= count; i += 8) {
+    const __m128i halves =
+        _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + i));
+    _mm256_storeu_ps(to + i, _mm256_cvtph_ps(halves));
+  }
+  for (; i < count; ++i) to[i] = Widen(from[i]);
+}
+static inline void NarrowRow(const float* from, Float16* to, int64_t count) {
+  int64_t i = 0;
+  for (; i + 8 <= count; i += 8) {
+    const __m128i halves =
+        _mm256_cvtps_ph(_mm256_loadu_ps(from + i), _MM_FROUND_TO_NEAREST_INT);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(to + i), halves);
+  }
+  for (; i < count; ++i) Narrow(from[i], to + i);
+}
+#endif
+
 // The type that sums of an element type are kept in.
 template <typename Element>
 struct SumTypeOf {

@@ -163,7 +163,7 @@ def test_threads_load_once(monkeypatch):
     def find():
         found.append(threading.get_ident())
         time.sleep(0.2)  # the other threads come in the meantime
-        return native._Parts(core="core", ops="ops")
+        return native._Parts(ops="ops")
 
     monkeypatch.setattr(native, "_parts", None)
     monkeypatch.setattr(native, "_find", find)

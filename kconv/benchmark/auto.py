@@ -253,6 +253,8 @@ def run(seed=0, count=200, passes=PASSES, dtypes=None, threads=2, csv=None, json
         A list of `Verdict`.
     """
     tf.config.threading.set_intra_op_parallelism_threads(threads)
+    # Of functions made anew for each problem, which are meant.
+    tf.get_logger().setLevel("ERROR")
     console = Console()
     if not console.is_terminal:
         # The table is wide, and a file has no edge.

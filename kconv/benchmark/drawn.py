@@ -57,6 +57,16 @@ class Drawn:
         )
 
     @property
+    def is_too_small(self):
+        """Whether the dilated kernel is larger than the image."""
+        first = 1 if self.data_format == "channels_last" else 2
+        reaches = ((k - 1) * self.dilation_rate + 1 for k in self.kernel_shape[:-2])
+        return any(
+            reach > size
+            for reach, size in zip(reaches, self.input_shape[first:], strict=False)
+        )
+
+    @property
     def output_shape(self):
         """Tuple of ints."""
         return self.spec("auto").output_shape(self.input_shape, self.kernel_shape)
@@ -112,6 +122,8 @@ _DTYPES = ("float32",) * 17 + DTYPES[1:]
 def _fitting(generator, kind, passes, dtypes):
     while True:
         problem = _one(generator, kind, passes, dtypes)
+        if problem.padding == "valid" and problem.is_too_small:
+            continue
         elements = max(
             map(
                 math.prod,

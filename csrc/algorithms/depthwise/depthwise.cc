@@ -85,6 +85,9 @@ double Cost(const Problem& problem, const Cpu& cpu, Isa isa) {
   if (problem.pass == Pass::kFilterGradient) efficiency *= 0.75;
   // Columns that are read serve one output each.
   if (s.stride[2] > 2) efficiency *= 0.5;
+  // Several filters a channel are gathered, and where there is but one channel
+  // they fill few vectors.
+  if (s.GroupOutChannels() > 1) efficiency *= s.groups > 1 ? 0.3 : 0.15;
   const double elements =
       static_cast<double>(s.InputElements() + s.OutputElements());
   const double memory = elements * static_cast<double>(bytes) / 2e10;

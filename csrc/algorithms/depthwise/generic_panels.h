@@ -45,9 +45,7 @@ void Gather(const Columns<const Element>& c, SumType<Element>* panel,
       }
     }
     for (int64_t j = 0; j < c.count; ++j) {
-      const Element* from = c.tensor + j * c.pitch;
-      Sum* to = panel + j * lanes;
-      for (int64_t l = 0; l < c.used; ++l) to[l] = Widen(from[l]);
+      WidenRow(c.tensor + j * c.pitch, panel + j * lanes, c.used);
     }
     return;
   }
@@ -79,9 +77,7 @@ void Scatter(const Columns<Element>& c, const SumType<Element>* panel,
   using Sum = SumType<Element>;
   if (c.channel == 1 && c.repeat == 1) {
     for (int64_t j = 0; j < c.count; ++j) {
-      Element* to = c.tensor + j * c.pitch;
-      const Sum* from = panel + j * lanes;
-      for (int64_t l = 0; l < c.used; ++l) Narrow(from[l], to + l);
+      NarrowRow(panel + j * lanes, c.tensor + j * c.pitch, c.used);
     }
     return;
   }

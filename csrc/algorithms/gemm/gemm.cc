@@ -38,6 +38,9 @@ constexpr double kMacsPerPackedElement = 75;
 // where it lies.
 constexpr double kMacsPerCopiedElement = 25;
 constexpr double kMacsPerElement = 5;
+// ... and more of one that is widened from a half type.
+constexpr double kMacsPerFloat16 = 60;
+constexpr double kMacsPerBFloat16 = 12;
 // A filter that does not fit the second-level cache is read anew for each block
 // of rows; an element of it takes as long as so many.
 constexpr double kMacsPerFilterElement = 15;
@@ -126,6 +129,11 @@ double Cost(const Problem& problem, const Cpu& cpu, Isa isa) {
     copies += kMacsPerFilterElement * static_cast<double>(s.FilterElements()) *
               static_cast<double>(
                   CeilDivide(s.batch * s.OutputPixels(), gemm::kPackedRows));
+  }
+  if (SizeOf(problem.dtype) == 2) {
+    copies += (problem.dtype == DType::kFloat16 ? kMacsPerFloat16
+                                                : kMacsPerBFloat16) *
+              problem.Macs() / static_cast<double>(columns);
   }
   const double groups = static_cast<double>(s.groups);
   const double peak = cpu.PeakMacs(isa, bytes);

@@ -72,7 +72,7 @@ inline void StageLast(const Strip<Element>& s) {
           continue;
         }
       }
-      for (int64_t c = 0; c < channels; ++c) lane[c] = Widen(element[c]);
+      WidenRow(element, lane, channels);
       Clear(lane + channels, width - channels);
     }
     from += s.place;
