@@ -101,6 +101,14 @@ def test_tables_are_whole_and_show_losses(comparisons, capsys):
     assert "input_gradient" not in theirs
 
 
+def test_narrow_terminals_lose_nothing(comparisons, capsys):
+    console = Console(width=80, force_terminal=True, no_color=True)
+    report.show(comparisons, MACHINE, console)
+    words = capsys.readouterr().out
+    assert "…" not in words
+    assert words.count("0.50x") == 2
+
+
 def test_rates_are_those_of_the_definition_of_a_convolution():
     problem = Problem(Layer(3, 100, 50, 20), 1, "forward")
     comparison = compared(problem, ours=0.09)

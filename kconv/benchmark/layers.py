@@ -87,7 +87,8 @@ def run(
         return
     report.show(comparisons, measured, console)
     verdict = watch.verdict()
-    console.print(str(verdict), highlight=False, soft_wrap=True)
+    style = "bold red" if verdict.reasons else None
+    console.print(str(verdict), highlight=False, soft_wrap=True, style=style)
     if csv:
         report.write_csv(comparisons, csv, measured)
     if json:

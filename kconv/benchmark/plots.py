@@ -24,15 +24,19 @@ def ratios(comparisons, path):
     pyplot = _pyplot()
     passes = _passes(comparisons)
     names = list(comparisons[0].ours)
-    most = max(sum(c.problem.pass_ == p for c in comparisons) for p in passes)
+    groups = [[c for c in comparisons if c.problem.pass_ == p] for p in passes]
+    labels = [[_label(c.problem) for c in group] for group in groups]
+    most = max(len(group) for group in groups)
+    are_alike = all(one == labels[0] for one in labels)
     figure, axes = pyplot.subplots(
         len(passes),
-        figsize=(max(8, 0.3 * most * max(1, len(names) / 3)), 4.5 * len(passes)),
+        figsize=(max(8, 0.3 * most * max(1, len(names) / 3)), 2 + 2.5 * len(passes)),
         squeeze=False,
+        sharex=are_alike,
         layout="constrained",
     )
-    for axis, pass_ in zip(axes[:, 0], passes, strict=True):
-        group = [c for c in comparisons if c.problem.pass_ == pass_]
+    panels = zip(axes[:, 0], passes, groups, labels, strict=True)
+    for axis, pass_, group, words in panels:
         width = 0.8 / len(names)
         for i, name in enumerate(names):
             known = [(k, c.ratio(name)) for k, c in enumerate(group)]
@@ -50,7 +54,7 @@ def ratios(comparisons, path):
         _plain_numbers(axis.yaxis)
         axis.set_xticks(
             range(len(group)),
-            [_label(c.problem) for c in group],
+            words,
             rotation=60,
             ha="right",
             rotation_mode="anchor",

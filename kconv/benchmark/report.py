@@ -81,15 +81,18 @@ def gflops(measurement):
 
 
 def show(comparisons, machine, console):
-    """Prints the tables, whole where there is no edge of a terminal."""
+    """Prints the tables: in terminals that are too narrow, cells take several lines."""
     tables = [
         layer_table(comparisons, machine),
         *(mean_table(comparisons, reference) for reference in references(comparisons)),
     ]
     for table in tables:
+        width = Console(width=10_000).measure(table).maximum
         if not console.is_terminal:
-            width = Console(width=10_000).measure(table).maximum
-            console.width = max(console.width, width)
+            console.width = max(console.width, width)  # a file has no edge
+        elif width > console.width:
+            for column in table.columns:
+                column.no_wrap, column.overflow = False, "fold"
         console.print(table)
 
 
