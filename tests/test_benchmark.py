@@ -1,18 +1,19 @@
-"""What the benchmark times: layers in groups, with strides, and PyTorch's kernels."""
-
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
+"""What the benchmark times: problems, stock's calls and kconv's, and the stopwatch."""
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from kconv import cli
-from kconv.benchmark import calls, client, layers, report
-from kconv.benchmark.layers import Candidate, LayerBenchmark, Measurement
+from kconv.benchmark import calls, race, stock
+from kconv.benchmark.candidates import (
+    FROZEN,
+    MODES,
+    NATIVE,
+    XLA,
+    Candidate,
+    Measurement,
+    tensorflow_candidates,
+)
 from kconv.benchmark.problems import LAYERS, PASSES, Layer, Problem, make_problems
 from kconv.benchmark.server import Stopwatch
 
@@ -36,12 +37,6 @@ problems = pytest.mark.parametrize(
     "problem",
     [Problem(layer, 2, pass_) for layer in SMALL for pass_ in PASSES],
     ids=str,
-)
-
-TORCH = client.pytorch()[0]
-needs_torch = pytest.mark.skipif(
-    subprocess.run([TORCH, "-c", "import torch"], capture_output=True).returncode != 0,
-    reason="PyTorch is missing",
 )
 
 
@@ -69,10 +64,33 @@ def test_layers_tell_what_they_are():
     )
 
 
+def test_problems_come_in_the_order_asked_for():
+    problems = make_problems(["3x3"], [8], ["forward"])
+    assert len(problems) == 9
+    assert problems[0].macs == 8 * 224 * 224 * 9 * 64 * 64
+    assert len(make_problems(["all"])) == 2 * 3 * (9 + 9 + 8 + 3 + 13 + 9 + 5)
+    assert Problem.from_json(problems[0].to_json()) == problems[0]
+    kinds = ["depthwise", "1x1"]
+    layouts = ["channels_first", "channels_last"]
+    both = make_problems(kinds, [1], ["forward"], layouts=layouts)
+    assert [p.layer.kind for p in both] == ["1x1"] * 18 + ["depthwise"] * 16
+    assert [p.layout for p in both[8:10]] == layouts
+
+
+def test_intensity_counts_each_operand_once():
+    problem = Problem(Layer(3, 10, 4, 8), 2, "forward", "bfloat16")
+    elements = 2 * 100 * 4 + 9 * 4 * 8 + 2 * 100 * 8
+    assert problem.intensity == pytest.approx(2 * 2 * 100 * 9 * 4 * 8 / elements / 2)
+    assert problem.arranged((2, 10, 10, 4)) == (2, 10, 10, 4)
+    first = Problem(Layer(3, 10, 4, 8), 2, "forward", layout="channels_first")
+    assert first.arranged(first.input_shape) == (2, 4, 10, 10)
+    assert str(first).endswith("channels_first")
+
+
 def test_kinds_are_where_they_are_listed():
     for kind, listed in LAYERS.items():
         assert {layer.kind for layer in listed} == {kind}
-        assert len(make_problems(kind, [1, 8])) == 2 * 3 * len(listed)
+        assert len(make_problems([kind], [1, 8])) == 2 * 3 * len(listed)
 
 
 def test_shapes_and_work_count_strides_and_groups():
@@ -107,23 +125,20 @@ def test_pads_give_the_output(layer):
 
 def stock_result(problem, operands):
     """What stock computes, in the shape of kconv's."""
-    call = calls.stock(problem)
+    call = stock.call(problem)
     if problem.layer.kind == "grouped":
         # Uncompiled stock takes groups only with oneDNN.
         call = tf.function(call, jit_compile=True)
-    result = call(*calls.stock_operands(problem, operands))
-    shapes = dict(
-        zip(
-            PASSES,
-            (problem.output_shape, problem.input_shape, problem.filter_shape),
-            strict=True,
-        )
-    )
+    result = call(*stock.operands(problem, operands))
+    shapes = {
+        "forward": problem.arranged(problem.output_shape),
+        "input_gradient": problem.arranged(problem.input_shape),
+        "filter_gradient": problem.filter_shape,
+    }
     return np.reshape(result, shapes[problem.pass_])
 
 
-@problems
-def test_stock_and_kconv_compute_the_same(problem):
+def agree(problem):
     operands = calls.operands(problem)
     refusal, _, call = calls.kconv(problem, "auto")
     assert refusal is None
@@ -133,15 +148,47 @@ def test_stock_and_kconv_compute_the_same(problem):
     np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_stock_that_refuses_is_a_result():
-    worker = client.Worker({"TF_ENABLE_ONEDNN_OPTS": "0"}, threads=1)
-    problem = Problem(SMALL[7], 1, "input_gradient")
-    answer = worker.prepare(problem, Candidate("stock", "graph", "Eigen"))
-    assert "not supported" in answer["refusal"]
-    answer = worker.prepare(problem, Candidate("stock", layers.XLA))
-    assert answer["refusal"] is None
-    assert worker.time(Candidate("stock", layers.XLA), 0)
-    worker.close()
+@problems
+def test_stock_and_kconv_compute_the_same(problem):
+    agree(problem)
+
+
+@pytest.mark.parametrize("pass_", PASSES)
+@pytest.mark.parametrize("layer", [SMALL[1], SMALL[4], *SMALL[-2:]], ids=str)
+def test_they_compute_the_same_with_the_channels_first(layer, pass_):
+    agree(Problem(layer, 2, pass_, layout="channels_first"))
+
+
+@pytest.mark.parametrize("pass_", ["forward", "input_gradient"])
+def test_frozen_graphs_hold_the_kernel_and_compute_the_same(pass_):
+    problem = Problem(SMALL[0], 2, pass_)
+    tensors = calls.operands(problem)
+    for call, operands in (
+        (calls.kconv(problem, "direct")[2], tensors),
+        (stock.call(problem), stock.operands(problem, tensors)),
+    ):
+        sequence = calls.in_sequence(call, 3)
+        frozen = calls.frozen(sequence, *operands)
+        assert frozen.get_concrete_function(operands[0]).captured_inputs == []
+        for one, other in zip(frozen(operands[0]), sequence(*operands), strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-5)
+
+
+def test_a_refusal_is_a_result_of_the_benchmark():
+    three = Problem(SMALL[0], 2, "forward")
+    one = Problem(Layer(1, 6, 4, 8), 2, "forward")
+    for name in ("winograd", "winograd:f4"):
+        refusal, choice, call = calls.kconv(one, name)
+        assert "2, 3 or 5 taps" in refusal
+        assert (choice, call) == ("", None)
+        refusal, choice, call = calls.kconv(three, name)
+        assert refusal is None
+        assert choice.startswith(name)
+        assert call(*calls.operands(three)).shape == three.output_shape
+    assert calls.kconv(three, "auto:strict")[1] in ("gemm", "direct", "builtin")
+
+
+# The stopwatch.
 
 
 def test_a_call_over_the_limit_is_refused(monkeypatch):
@@ -177,205 +224,86 @@ def test_graphs_repeat_short_calls():
     assert calls.repetitions(3.0) == 1
 
 
+# Candidates.
+
+
+def test_stock_is_tried_in_all_ways_and_kconv_but_by_xla():
+    problem = Problem(SMALL[0], 1, "forward")
+    found = tensorflow_candidates(problem, ["auto"])
+    assert [c for c in found if c.name == "stock"] == [
+        *(Candidate("stock", mode, "oneDNN") for mode in MODES if mode != XLA),
+        *(Candidate("stock", mode, "Eigen") for mode in MODES if mode != XLA),
+        Candidate("stock", XLA, XLA),
+    ]
+    assert {c.mode for c in found if c.name == "auto"} == {*MODES} - {XLA}
+    assert {c.name for c in found} == {"stock", "auto"}
+
+
+def test_candidates_depend_on_the_problem():
+    def found(layer, pass_, modes=MODES, **rest):
+        problem = Problem(layer, 1, pass_, **rest)
+        return tensorflow_candidates(problem, ["auto"], modes, ["oneDNN"])
+
+    # There is no filter to freeze.
+    gradient = found(SMALL[0], "filter_gradient")
+    assert FROZEN not in {c.mode for c in gradient}
+    # Keras has XLA compile groups, whoever asks; kconv cannot.
+    assert found(SMALL[7], "forward", ["graph"]) == [
+        Candidate("stock", "graph", "oneDNN"),
+        Candidate("stock", XLA, XLA),
+        Candidate("dense", "graph"),
+        Candidate("auto", "graph"),
+    ]
+    assert found(SMALL[2], "forward", [XLA]) == [
+        Candidate("stock", XLA, XLA),
+        Candidate("auto", "graph"),
+    ]
+    for layer, expected in ((SMALL[0], True), (SMALL[-1], False)):
+        first = found(layer, "forward", ["graph"], layout="channels_first")
+        assert (Candidate("stock", NATIVE, "oneDNN") in first) == expected
+
+
+def test_settings_name_what_is_not_the_default():
+    assert Candidate("auto", "graph").setting == "graph"
+    assert Candidate("stock", "graph", "oneDNN").setting == "graph, oneDNN"
+    assert Candidate("stock", XLA, XLA).setting == "xla"
+    assert Candidate("torch", "contiguous", "torch").setting == "contiguous"
+    assert Candidate("torch", "contiguous", "passive").setting == "contiguous, passive"
+
+
+def test_spread_is_half_the_distance_of_the_quartiles():
+    def measured(seconds):
+        return Measurement(None, Candidate("gemm", "graph"), seconds)
+
+    assert measured([1.0]).spread == 0
+    assert measured([2.0, 3.0, 4.0, 5.0, 6.0]).spread == pytest.approx(0.25)
+
+
 def test_only_settings_of_the_same_are_held_against_one():
     fast, slow = Candidate("stock", "graph"), Candidate("stock", "eager")
-    refused = Candidate("stock", layers.XLA)
+    refused = Candidate("stock", XLA)
     answers = {
         fast: {"refusal": None, "seconds": 0.1},
         slow: {"refusal": None, "seconds": 5.0},
         refused: {"refusal": "No."},
     }
-    assert layers._limit(slow, answers) == pytest.approx(1.0)
-    assert layers._limit(slow, answers, least=2.0) == 2.0
-    assert layers._limit(Candidate("auto", "graph"), answers) is None
+    assert race._limit(slow, answers) == pytest.approx(1.0)
+    assert race._limit(slow, answers, least=2.0) == 2.0
+    assert race._limit(Candidate("auto", "graph"), answers) is None
 
 
-# Candidates and the report.
-
-
-@pytest.fixture(scope="module")
-def comparison():
-    """A layer in groups, measured for real."""
-    with LayerBenchmark(["auto"], threads=1, repeats=1, seconds=0) as benchmark:
-        measurements = benchmark.measure(Problem(SMALL[7], 2, "forward"))
-    modes = {m.candidate.mode for m in measurements if m.candidate.name == "stock"}
-    assert modes == {"graph", "eager", layers.XLA}
-    return report.Comparison(measurements)
-
-
-def test_groups_are_compared_with_the_dense_layer(comparison, tmp_path):
-    assert list(comparison.references) == ["stock", "dense"]
-    assert report.references([comparison]) == ["stock", "dense"]
-    assert comparison.ratio("auto", "dense") > 0
-    assert comparison.ratio("auto", "torch") is None
-    rows = report.rows([comparison])
-    assert [row["name"] for row in rows] == ["stock", "dense", "auto"]
-    assert {row["kind"] for row in rows} == {"grouped"}
-    assert all(row["dense_over_this"] > 0 for row in rows)
-    rates = [row["gflops"] * row["seconds"] * 1e9 / 2 for row in rows]
-    problem = comparison.problem
-    work = [problem.macs, problem.dense.macs, problem.macs]
-    np.testing.assert_allclose(rates, work)
-
-
-def test_depthwise_layers_are_not_compared_with_dense_ones():
-    benchmark = object.__new__(LayerBenchmark)
-    benchmark._algorithms, benchmark._modes = ["auto"], ["graph"]
-    benchmark._engines, benchmark._torch_engines = ["oneDNN"], layers.TORCH_ENGINES
-    problem = Problem(SMALL[2], 1, "forward")
-    assert benchmark.candidates(problem) == [
-        Candidate("stock", "graph", "oneDNN"),
-        Candidate("torch", "contiguous", "torch"),
-        Candidate("torch", "channels_last", "torch"),
-        Candidate("torch", "contiguous", "passive"),
-        Candidate("torch", "channels_last", "passive"),
-        Candidate("auto", "graph"),
+def test_slow_algorithms_are_not_tried_in_all_modes():
+    fast, slow = Candidate("auto", "graph"), Candidate("direct", "graph")
+    answers = {
+        fast: {"refusal": None, "seconds": 0.01},
+        slow: {"refusal": None, "seconds": 0.1},
+        Candidate("gemm", "graph"): {"refusal": None, "seconds": 0.02},
+        Candidate("grouped", "graph"): {"refusal": "No."},
+    }
+    names = ["auto", "direct", "gemm", "grouped"]
+    beaten = [
+        n for n in names if race._is_beaten(Candidate(n, "eager"), answers, names)
     ]
-
-
-def test_the_report_does_without_a_reference(comparison, capsys):
-    from rich.console import Console
-
-    problem = Problem(SMALL[2], 2, "forward")
-    refused = report.Comparison(
-        [
-            Measurement(problem, Candidate("stock", "graph"), [], refusal="No."),
-            Measurement(problem, Candidate("auto", "graph"), [1e-3], choice="direct"),
-        ]
-    )
-    assert refused.ratio("auto") is None
-    both = [comparison, refused]
-    console = Console(width=200)
-    console.print(report.layer_table(both))
-    for reference in report.references(both):
-        console.print(report.mean_table(both, reference))
-    words = capsys.readouterr().out
-    assert "6x6 4→4 dw" in words
-    assert "refused" in words
-    assert "Geometric mean of dense's" in words
-    assert report.rows([refused])[1]["stock_over_this"] is None
-
-
-def test_options_reach_the_benchmark(monkeypatch):
-    given = {}
-    monkeypatch.setattr(layers, "run", lambda **options: given.update(options))
-    assert cli.main(["bench", "layers", "--layers", "depthwise"]) == 0
-    assert (given["layers"], given["torch"]) == ("depthwise", False)
-    assert cli.main(["bench", "layers", "--torch"]) == 0
-    assert (given["torch"], given["torch_python"]) == (True, None)
-    assert cli.main(["bench", "layers", "--torch-python", "x/python"]) == 0
-    assert (given["torch"], given["torch_python"]) == (True, "x/python")
-
-
-# PyTorch.
-
-
-def test_the_interpreter_of_pytorch_can_be_named(monkeypatch):
-    monkeypatch.delenv("KCONV_TORCH_PYTHON", raising=False)
-    assert client.pytorch()[0] == sys.executable
-    monkeypatch.setenv("KCONV_TORCH_PYTHON", "other/python")
-    assert client.pytorch()[0] == "other/python"
-    assert client.pytorch("third/python")[0] == "third/python"
-
-
-def test_missing_pytorch_is_one_sentence(tmp_path):
-    (tmp_path / "torch.py").write_text("raise ModuleNotFoundError('torch')\n")
-    environment = {"PYTHONPATH": str(tmp_path)}
-    worker = client.Worker(environment, 1, client.pytorch(sys.executable))
-    with pytest.raises(RuntimeError, match="PyTorch is missing: `pip install torch`"):
-        worker.environment()
-    worker.close()
-
-
-def test_a_process_that_is_gone_is_told():
-    for _ in range(3):
-        worker = client.Worker({}, 1, client.pytorch("/bin/true"))
-        worker._process.wait()
-        with pytest.raises(RuntimeError, match=r"ended.*Received: exit code 0"):
-            worker.environment()
-        worker.close()
-
-
-@needs_torch
-def test_pytorch_is_timed_in_a_process_of_its_own():
-    worker = client.Worker({}, 1, client.pytorch())
-    assert "pytorch" in worker.environment()
-    problem = Problem(SMALL[4], 2, "filter_gradient")
-    for mode in layers.TORCH_MODES:
-        candidate = Candidate("torch", mode, "torch")
-        answer = worker.prepare(problem, candidate)
-        assert (answer["refusal"], answer["choice"]) == (None, "torch")
-        assert min(worker.time(candidate, 0)) > 0
-        assert candidate.setting == mode
-    worker.forget()
-    worker.close()
-
-
-# Reads problems and their tensors, channels first, and writes what the passes give.
-SCRIPT = """
-import json, sys, torch
-from problems import Problem
-from pytorch_worker import make_call
-
-results = []
-for given in json.load(sys.stdin):
-    tensors = iter(given["tensors"])
-    call, operands = make_call(
-        torch,
-        Problem.from_json(given["problem"]),
-        given["memory_format"],
-        lambda shape: torch.tensor(next(tensors)).reshape(shape),
-    )
-    results.append(call(*operands).tolist())
-print(json.dumps(results))
-"""
-
-
-def torch_results(questions):
-    """Runs `SCRIPT`: starting PyTorch takes seconds, so once."""
-    folder = Path(client.__file__).parent
-    done = subprocess.run(
-        [TORCH, "-c", SCRIPT],
-        input=json.dumps(questions),
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(folder)},
-    )
-    assert done.returncode == 0, done.stderr
-    return [np.asarray(result) for result in json.loads(done.stdout)]
-
-
-@needs_torch
-def test_pytorch_computes_the_same():
-    questions, expected = [], []
-    for layer in SMALL:
-        image, kernel = calls.operands(Problem(layer, 2, "forward"))
-        gradient, _ = calls.operands(Problem(layer, 2, "input_gradient"))
-        orders = ([0, 3, 1, 2], image), ([3, 2, 0, 1], kernel), ([0, 3, 1, 2], gradient)
-        tensors = [np.transpose(t, order).ravel().tolist() for order, t in orders]
-        for pass_, operands in zip(
-            PASSES,
-            [(image, kernel), (gradient, kernel), (image, gradient)],
-            strict=True,
-        ):
-            problem = Problem(layer, 2, pass_)
-            result = calls.kconv(problem, "auto")[2](*operands)
-            for memory_format in ("contiguous_format", "channels_last"):
-                questions.append(
-                    {
-                        "problem": problem.to_json(),
-                        "memory_format": memory_format,
-                        "tensors": tensors,
-                    }
-                )
-                expected.append((problem, result))
-    results = torch_results(questions)
-    for (problem, ours), theirs in zip(expected, results, strict=True):
-        back = [2, 3, 1, 0] if problem.pass_ == "filter_gradient" else [0, 2, 3, 1]
-        theirs = theirs.transpose(back)
-        if problem.pass_ == "input_gradient" and theirs.shape != ours.shape:
-            inner = slice(problem.layer.pads[0], problem.layer.pads[0] + ours.shape[1])
-            theirs = theirs[:, inner, inner]  # it is that by the padded image
-        np.testing.assert_allclose(
-            ours, theirs, rtol=1e-4, atol=1e-4, err_msg=str(problem)
-        )
+    assert beaten == ["direct"]
+    # What is compared with is measured in any case.
+    assert not race._is_beaten(Candidate("stock", "eager"), answers, names)

@@ -1,8 +1,5 @@
-"""The command line, the demonstration and the benchmark, on small problems."""
+"""The command line and the demonstration."""
 
-import csv
-import json
-import math
 import re
 import subprocess
 import sys
@@ -11,12 +8,6 @@ import numpy as np
 import pytest
 
 from kconv import cli, demo, models
-from kconv.benchmark import calls, layers, report
-from kconv.benchmark.client import Worker
-from kconv.benchmark.layers import Candidate, LayerBenchmark, Measurement
-from kconv.benchmark.problems import PASSES, Layer, Problem, make_problems
-
-SMALL = Layer(3, 6, 4, 8)
 
 
 @pytest.mark.parametrize(
@@ -25,6 +16,7 @@ SMALL = Layer(3, 6, 4, 8)
         ["--help"],
         ["demo", "--help"],
         ["bench", "layers", "--help"],
+        ["bench", "depthwise", "--help"],
         ["profile", "--help"],
     ],
 )
@@ -49,6 +41,9 @@ def test_help(arguments, capsys):
         ["bench", "layers", "--passes", "sideways"],
         ["bench", "layers", "--layers", "deepwise"],
         ["bench", "layers", "--torch-python"],
+        ["bench", "layers", "--references", "caffe"],
+        ["bench", "layers", "--layout", "channels_middle"],
+        ["bench", "grouped", "--layers", "grouped"],
         ["profile"],
         ["profile", "lenet5", "--batch", "0"],
         ["profile", "lenet5", "--input-shape", "-1"],
@@ -143,129 +138,3 @@ def test_demo_takes_photographs_of_any_size(tmp_path):
 @pytest.mark.slow
 def test_whole_demo(tmp_path):
     assert cli.main(["demo", "--epochs", "1", "--output", str(tmp_path)]) == 0
-
-
-# The benchmark.
-
-
-def measured(name, seconds, mode="graph", problem=None, **rest):
-    problem = problem or Problem(SMALL, 1, "forward")
-    return Measurement(problem, Candidate(name, mode), seconds, **rest)
-
-
-def test_best_setting_of_each_counts():
-    comparison = report.Comparison(
-        [
-            measured("stock", [4.0]),
-            measured("stock", [2.0, 2.0, 9.0], mode="eager"),
-            measured("gemm", [1.0]),
-            measured("gemm", [3.0], mode="eager"),
-            measured("direct", [], refusal="No."),
-        ]
-    )
-    assert comparison.stock.candidate.mode == "eager"
-    assert comparison.ratio("gemm") == 2
-    assert comparison.ratio("direct") is None
-
-
-def test_spread_is_half_the_distance_of_the_quartiles():
-    assert measured("gemm", [1.0]).spread == 0
-    assert measured("gemm", [2.0, 3.0, 4.0, 5.0, 6.0]).spread == pytest.approx(0.25)
-
-
-def test_geometric_mean():
-    assert report.geometric_mean([1, 4]) == pytest.approx(2)
-    assert math.isnan(report.geometric_mean([]))
-
-
-def test_problems_come_in_the_order_asked_for():
-    problems = make_problems("3x3", [8], ["forward"])
-    assert len(problems) == 9
-    assert problems[0].macs == 8 * 224 * 224 * 9 * 64 * 64
-    assert len(make_problems("all")) == 2 * 3 * (9 + 9 + 8 + 3 + 13 + 9 + 5)
-    assert Problem.from_json(problems[0].to_json()) == problems[0]
-
-
-@pytest.fixture(scope="module")
-def comparisons():
-    """Small problems, measured for real by all candidates."""
-    names = ["auto", "gemm", "direct"]
-    with LayerBenchmark(names, threads=1, repeats=1, seconds=0) as benchmark:
-        assert "tensorflow" in benchmark.environment()
-        return [
-            report.Comparison(benchmark.measure(Problem(SMALL, 2, pass_)))
-            for pass_ in PASSES
-        ]
-
-
-def test_benchmark_measures_all_passes(comparisons):
-    assert [c.problem.pass_ for c in comparisons] == list(PASSES)
-    for comparison in comparisons:
-        assert comparison.stock.choice == "stock"
-        assert list(comparison.ours) == ["auto", "gemm", "direct"]
-        for name in ("gemm", "direct"):
-            assert comparison.ours[name].choice == name
-        assert all(comparison.ratio(name) > 0 for name in comparison.ours)
-
-
-def test_benchmark_writes_files(comparisons, tmp_path):
-    report.write_csv(comparisons, tmp_path / "rows.csv")
-    with open(tmp_path / "rows.csv", newline="") as file:
-        assert len(list(csv.DictReader(file))) == 3 * 4
-    report.write_json(comparisons, {"threads": 1}, tmp_path / "rows.json")
-    written = json.loads((tmp_path / "rows.json").read_text())
-    assert written["environment"] == {"threads": 1}
-    assert {row["name"] for row in written["rows"]} == {
-        *("stock", "auto", "gemm", "direct")
-    }
-    report.write_plot(comparisons, tmp_path / "plot.png")
-    assert (tmp_path / "plot.png").stat().st_size > 10_000
-
-
-def test_a_refusal_is_a_result_of_the_benchmark():
-    three = Problem(SMALL, 2, "forward")
-    one = Problem(Layer(1, 6, 4, 8), 2, "forward")
-    for name in ("winograd", "winograd:f4"):
-        refusal, choice, call = calls.kconv(one, name)
-        assert "2, 3 or 5 taps" in refusal
-        assert (choice, call) == ("", None)
-        refusal, choice, call = calls.kconv(three, name)
-        assert refusal is None
-        assert choice.startswith(name)
-        assert call(*calls.operands(three)).shape == three.output_shape
-    assert calls.kconv(three, "auto:strict")[1] in ("gemm", "direct", "builtin")
-
-
-def test_benchmark_prints_a_table_and_means(comparisons, monkeypatch, capsys):
-    class Measured(LayerBenchmark):
-        def __init__(self, *arguments):
-            self._workers = {}
-
-        def environment(self):
-            return {"processor": "of a test"}
-
-        def measure(self, problem):
-            comparison = comparisons[PASSES.index(problem.pass_)]
-            return [comparison.stock, *comparison.ours.values()]
-
-    monkeypatch.setattr(layers, "LayerBenchmark", Measured)
-    assert cli.main(["bench", "layers", "--layers", "1x1", "--batch", "2"]) == 0
-    words = capsys.readouterr().out
-    assert "processor: of a test" in words
-    assert "6x6 4→8" in words
-    assert "Geometric mean" in words
-
-
-def test_worker_that_fails_says_why():
-    worker = Worker({"KERAS_BACKEND": "nonsense"}, threads=1)
-    with pytest.raises(RuntimeError, match="nonsense"):
-        worker.environment()
-    worker.close()
-
-
-def test_worker_answers_errors_and_lives_on():
-    worker = Worker({}, threads=1)
-    with pytest.raises(RuntimeError, match="KeyError"):
-        worker.time(Candidate("gemm", "graph"), 0.01)
-    assert worker.environment()["threads"] == 1
-    worker.close()

@@ -11,6 +11,9 @@ COMMON = (
     *("csv", "json", "plot"),
 )
 
+# The exit status that shells give what Ctrl-C ended.
+INTERRUPTED = 130
+
 
 def add_common(parser, *, batches=(1, 8), passes=PASSES, dtypes=DTYPES, seconds=5.0):
     """Adds the arguments that every subject has.
@@ -24,7 +27,14 @@ def add_common(parser, *, batches=(1, 8), passes=PASSES, dtypes=DTYPES, seconds=
         seconds: Default time for a problem.
     """
     add = parser.add_argument
-    add("--batch", nargs="+", type=positive, default=list(batches), metavar="N")
+    add(
+        "--batch",
+        nargs="+",
+        type=positive,
+        default=list(batches),
+        metavar="N",
+        help="images",
+    )
     if passes:
         add(
             "--passes",
@@ -49,13 +59,13 @@ def add_common(parser, *, batches=(1, 8), passes=PASSES, dtypes=DTYPES, seconds=
         default=seconds,
         help="for a problem, after three turns of each candidate",
     )
-    for kind in ("csv", "json", "plot"):
+    for kind, verb in (("csv", "write"), ("json", "write"), ("plot", "draw")):
         add(
             f"--{kind}",
             metavar="FILE",
             # A default that is None would be told.
             default=argparse.SUPPRESS,
-            help="write the results there too",
+            help=f"{verb} the results there too",
         )
 
 

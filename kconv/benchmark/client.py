@@ -8,6 +8,7 @@ only when asked: the processes take turns and never run at the same time.
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -32,6 +33,7 @@ class Worker:
         OSError: If the command does not exist.
         RuntimeError: In any method, if the process failed or is gone.
         TimeoutError: In `prepare`, if the process did not answer in time.
+        KeyboardInterrupt: In any method, if it was interrupted.
     """
 
     def __init__(self, environment, threads, command=TENSORFLOW):
@@ -110,7 +112,8 @@ class Worker:
         return self._ask(do="describe")
 
     def close(self):
-        """Ends the process."""
+        """Ends the process, whatever it does: it keeps nothing."""
+        self._process.kill()
         # What could not be written is written again here.
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.close()
@@ -139,6 +142,9 @@ class Worker:
             raise TimeoutError(f"No answer came in {patience:g} s.")
         if not line:
             code = self._process.wait()
+            if code == -signal.SIGINT:
+                # Ctrl-C goes to both, and this process may learn of it later.
+                raise KeyboardInterrupt
             self._words.seek(0)
             raise RuntimeError(
                 f"A benchmark process ended. Received: exit code {code}\n"

@@ -3,7 +3,7 @@
 import argparse
 
 from kconv.benchmark import models_command, references
-from kconv.benchmark.arguments import add_common, common
+from kconv.benchmark.arguments import INTERRUPTED, add_common, common
 from kconv.benchmark.candidates import MODES, STOCK_ENGINES
 from kconv.benchmark.problems import ALL, LAYERS
 
@@ -114,15 +114,18 @@ def _run_layers(options):
     torch_python = getattr(options, "torch_python", None)
     torch = ["torch"] if options.torch or torch_python else []
     pythons = [torch_python] if torch_python else []
-    layers.run(
-        **common(options),
-        layers=options.layers,
-        algorithms=getattr(options, "algorithm", None),
-        modes=options.modes,
-        engines=options.engines,
-        wanted=wanted,
-        required=[*torch, *(wanted or ())],
-        pythons=[*pythons, *options.references_python],
-        roofline=getattr(options, "roofline", None),
-    )
+    try:
+        layers.run(
+            **common(options),
+            layers=options.layers,
+            algorithms=getattr(options, "algorithm", None),
+            modes=options.modes,
+            engines=options.engines,
+            wanted=wanted,
+            required=[*torch, *(wanted or ())],
+            pythons=[*pythons, *options.references_python],
+            roofline=getattr(options, "roofline", None),
+        )
+    except KeyboardInterrupt:
+        return INTERRUPTED  # before anything was measured
     return 0

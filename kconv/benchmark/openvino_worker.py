@@ -37,7 +37,8 @@ class Server(ReferenceServer):
     def make_call(self, problem, mode):
         """A function that runs a compiled model, and no arguments.
 
-        The mode is the precision that it may compute in, "f32" or "default".
+        The mode is the precision that it may compute in, "f32" or "default", and
+        "unpinned" if its threads may move between processors.
         """
         import numpy
 
@@ -84,9 +85,12 @@ def make_request(problem, mode, threads, image, weights):
         [after] * layer.dims,
         [layer.dilation] * layer.dims,
     )
+    precision, _, unpinned = mode.partition(", ")
     options = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
-    if mode != "default":
-        options["INFERENCE_PRECISION_HINT"] = mode
+    if precision != "default":
+        options["INFERENCE_PRECISION_HINT"] = precision
+    if unpinned:
+        options["ENABLE_CPU_PINNING"] = False
     model = openvino.Model([y], [x], "convolution")
     request = openvino.compile_model(model, "CPU", options).create_infer_request()
     tensor = openvino.Tensor(element, openvino.Shape(image.shape))

@@ -22,8 +22,6 @@ def ratios(comparisons, path):
     logarithmic: twice as fast is as far from it as twice as slow.
     """
     pyplot = _pyplot()
-    from matplotlib.ticker import NullFormatter, ScalarFormatter
-
     passes = _passes(comparisons)
     names = list(comparisons[0].ours)
     most = max(sum(c.problem.pass_ == p for c in comparisons) for p in passes)
@@ -47,11 +45,9 @@ def ratios(comparisons, path):
                 label=name,
             )
         axis.set_yscale("log")
-        for which in (axis.yaxis.set_major_formatter, axis.yaxis.set_minor_formatter):
-            which(ScalarFormatter())
         low, high = axis.get_ylim()
-        if high / low > 10:
-            axis.yaxis.set_minor_formatter(NullFormatter())
+        axis.set_ylim(min(low, 0.8), max(high, 1.25))
+        _plain_numbers(axis.yaxis)
         axis.set_xticks(
             range(len(group)),
             [_label(c.problem) for c in group],
@@ -112,7 +108,9 @@ def roofline(comparisons, machine, path):
         axis.set_xscale("log")
         axis.set_yscale("log")
         axis.set_xlim(low, high)
-        axis.grid(which="both", linewidth=0.2)
+        _plain_numbers(axis.xaxis)
+        _plain_numbers(axis.yaxis)
+        axis.grid(linewidth=0.3)
         axis.set_xlabel("operations for each byte of the operands")
         axis.set_title(pass_)
     axes[0, 0].set_ylabel("GFLOP/s, as a direct convolution")
@@ -128,6 +126,15 @@ def _pyplot():
     from matplotlib import pyplot
 
     return pyplot
+
+
+def _plain_numbers(axis):
+    """Labels a logarithmic axis with 1, 2, 5, 10 instead of powers of ten."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_locator(NullLocator())
 
 
 def _passes(comparisons):

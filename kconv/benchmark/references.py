@@ -64,8 +64,9 @@ REFERENCES = {
         "OpenVINO",
         ("openvino",),
         "openvino_worker.py",
-        # The precision that it may compute in.
-        ("f32", "default"),
+        # The precision that it may compute in, and threads that are not bound to a
+        # processor: where something else runs on it, they need not wait.
+        ("f32", "default", "f32, unpinned", "default, unpinned"),
         {"openvino": {}},
     ),
 }
