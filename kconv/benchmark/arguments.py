@@ -11,6 +11,9 @@ COMMON = (
     *("csv", "json", "plot"),
 )
 
+# The exit status that shells give what Ctrl-C ended.
+INTERRUPTED = 130
+
 
 def add_common(parser, *, batches=(1, 8), passes=PASSES, dtypes=DTYPES, seconds=5.0):
     """Adds the arguments that every subject has.

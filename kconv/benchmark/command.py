@@ -4,14 +4,11 @@ import argparse
 import pathlib
 
 from kconv.benchmark import auto_command, models_command, references
-from kconv.benchmark.arguments import add_common, common
+from kconv.benchmark.arguments import INTERRUPTED, add_common, common
 from kconv.benchmark.candidates import MODES, STOCK_ENGINES
 from kconv.benchmark.problems import ALL, LAYERS
 
 # Modules that need TensorFlow or an extra are imported by what runs.
-
-# The exit status that shells give what Ctrl-C ended.
-_INTERRUPTED = 130
 
 _DESCRIPTION = (
     "Times single convolutions of kconv in turns with those of stock TensorFlow, with"
@@ -148,5 +145,5 @@ def _run_layers(options):
             roofline=getattr(options, "roofline", None),
         )
     except KeyboardInterrupt:
-        return _INTERRUPTED  # before anything was measured
+        return INTERRUPTED  # before anything was measured
     return 0

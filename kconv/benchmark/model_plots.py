@@ -1,16 +1,8 @@
 """A picture of whole models: times over ours, and memory."""
 
-import importlib.util
-
 from kconv.benchmark.model_references import REFERENCES
 
 _MIB = 2**20
-
-
-def check():
-    """Raises ModuleNotFoundError if there is nothing to draw with."""
-    if importlib.util.find_spec("matplotlib") is None:
-        raise ModuleNotFoundError("matplotlib is missing.", name="matplotlib")
 
 
 def models(results, path):
@@ -40,7 +32,9 @@ def models(results, path):
         axis.set_xticks(range(len(results)), labels, fontsize=8)
         axis.grid(axis="y", linewidth=0.3)
         axis.set_axisbelow(True)
-        axis.legend(fontsize=8)
+        axis.legend(
+            fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=5
+        )
     figure.savefig(path, dpi=120)
     pyplot.close(figure)
 

@@ -10,8 +10,7 @@ import time
 from rich.console import Console
 from rich.progress import Progress
 
-from kconv.benchmark import model_plots as plots
-from kconv.benchmark import model_references, model_report
+from kconv.benchmark import model_plots, model_references, model_report, plots
 from kconv.benchmark.candidates import (
     EAGER,
     ENGINES,
@@ -431,7 +430,7 @@ def run(
     if json:
         model_report.write_json(results, environment, verdict, json)
     if plot:
-        plots.models(results, plot)
+        model_plots.models(results, plot)
 
 
 def _check_names(subjects):
