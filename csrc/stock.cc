@@ -24,10 +24,10 @@ struct Rate {
 
 // Fitted to random problems of `kconv bench auto` on Zen 3 with AVX2.
 constexpr Rate kOneDnn[3] = {
-    {4e-4, 0.76, 2, 0, 150}, {2e-4, 0.90, 0, 5, 700}, {8e-4, 0.50, 0, 10, 0}};
-constexpr Rate kEigen[3] = {{1.5e-4, 0.68, 0, 26, 350},
-                            {2e-5, 0.45, 55, 8, 550},
-                            {5e-4, 0.64, 0, 140, 25}};
+    {4e-4, 0.76, 20, 0, 150}, {2e-4, 0.90, 20, 5, 700}, {8e-4, 0.50, 10, 10, 0}};
+constexpr Rate kEigen[3] = {{1.5e-4, 0.68, 8, 26, 350},
+                            {2e-5, 0.45, 65, 8, 550},
+                            {5e-4, 0.64, 15, 140, 25}};
 
 // The efficiency with AVX-512: figures on Zen 4.
 constexpr double kOneDnnAvx512[3] = {0.55, 0.53, 0.38};
@@ -49,7 +49,14 @@ constexpr OtherTypes kEigenAvx512Types = {
 
 // Multiply-adds at the peak that take as long as an element of an image of
 // channels first that is transposed for kernels that do not know them.
-constexpr double kTransposed = 40;
+constexpr double kTransposed = 80;
+
+// Of few channels Eigen gathers element by element.
+constexpr int64_t kFewChannels = 8;
+constexpr double kEigenFewChannels = 2.5;
+
+// oneDNN's gradients of three dimensions take so many times as long.
+constexpr double kOneDnnGradients3d = 2;
 
 // Eigen's filter gradient of three dimensions hardly gets off the ground.
 constexpr double kEigenFilterGradient3d = 0.005;
@@ -169,10 +176,16 @@ double DenseWork(const Problem& problem, const Rate& rate) {
   const int64_t columns = problem.pass == Pass::kInputGradient
                               ? s.GroupInChannels()
                               : s.out_channels;
-  return macs / EfficiencyOf(problem) +
+  const bool is_onednn = ThisEngine().is_onednn;
+  const bool few = !is_onednn && problem.pass == Pass::kForward &&
+                   s.GroupInChannels() < kFewChannels && s.KernelTaps() > 1;
+  const bool slow = is_onednn && s.spatial_dims == 3 && s.KernelTaps() > 1 &&
+                    problem.pass != Pass::kForward;
+  return macs / EfficiencyOf(problem) * (slow ? kOneDnnGradients3d : 1.0) +
          rate.element *
              static_cast<double>(s.InputElements() + s.OutputElements()) +
-         rate.gathered * macs / static_cast<double>(columns) +
+         rate.gathered * (few ? kEigenFewChannels : 1.0) * macs /
+             static_cast<double>(columns) +
          rate.weight * static_cast<double>(s.FilterElements());
 }
 

@@ -380,8 +380,11 @@ def conv_transpose(spec, image, inputs, kernel, epilogue=NO_EPILOGUE, told=None)
             "input_gradient", spec, shape, tuple(kernel.shape), dtype, told
         )
     result = run("input_gradient", spec, Operands(image, kernel, inputs), epilogue)
-    # The op knows no more of a size that is a tensor.
-    return tf.ensure_shape(result, image.shape)
+    if not tf.executing_eagerly():
+        # The op knows no more of a size that is a tensor. Eagerly all is known, and
+        # TensorFlow would keep a kernel of this for every shape.
+        result = tf.ensure_shape(result, image.shape)
+    return result
 
 
 @functools.lru_cache(maxsize=1024)

@@ -98,6 +98,8 @@ def _spread(spec, image, inputs, kernel_size, pads):
             spec.size(image.shape), spec.dilated(kernel_size), strict=True
         )
     ]
+    if tf.executing_eagerly():  # as in dispatch.conv_transpose
+        return inputs
     return tf.ensure_shape(
         inputs,
         spec.tensor_shape(image.shape[0], known, spec.channels(inputs.shape)),

@@ -90,7 +90,7 @@ double Cost(const Problem& problem, const Cpu& cpu, Isa isa) {
   if (s.GroupOutChannels() > 1) efficiency *= s.groups > 1 ? 0.3 : 0.15;
   const double elements =
       static_cast<double>(s.InputElements() + s.OutputElements());
-  const double memory = elements * static_cast<double>(bytes) / 2e10;
+  const double memory = elements * static_cast<double>(bytes) / 1e10;
   const bool in_panels = s.layout == Layout::kChannelsFirst ||
                          (!is_double && SizeOf(problem.dtype) == 2);
   const double panels = in_panels ? elements * 2e-10 : 0.0;

@@ -41,6 +41,8 @@ constexpr double kMacsPerElement = 5;
 // ... and more of one that is widened from a half type.
 constexpr double kMacsPerFloat16 = 60;
 constexpr double kMacsPerBFloat16 = 12;
+// ... and of an element of both images, which come through the memory.
+constexpr double kMacsPerImageElement = 20;
 // A filter that does not fit the second-level cache is read anew for each block
 // of rows; an element of it takes as long as so many.
 constexpr double kMacsPerFilterElement = 15;
@@ -135,6 +137,8 @@ double Cost(const Problem& problem, const Cpu& cpu, Isa isa) {
                                                 : kMacsPerBFloat16) *
               problem.Macs() / static_cast<double>(columns);
   }
+  copies += kMacsPerImageElement *
+            static_cast<double>(s.InputElements() + s.OutputElements());
   const double groups = static_cast<double>(s.groups);
   const double peak = cpu.PeakMacs(isa, bytes);
   // Of the peak: measured on Zen 3. With AVX-512 a guess, for cores that take

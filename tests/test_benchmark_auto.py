@@ -1,0 +1,146 @@
+"""Whether "auto" chooses well: the problems, the verdicts and the command."""
+
+import collections
+import csv
+import json
+
+import pytest
+
+from kconv import cli, dispatch
+from kconv.benchmark import auto, drawn
+from kconv.benchmark.problems import PASSES
+
+COUNT = 400
+
+
+@pytest.fixture(scope="module")
+def problems():
+    return drawn.draw(7, COUNT)
+
+
+def test_the_seed_draws_the_problems(problems):
+    assert drawn.draw(7, COUNT) == problems
+    assert drawn.draw(7, 20) == problems[:20]
+    others = drawn.draw(8, COUNT)
+    assert len(set(others) & set(problems)) < COUNT / 10
+
+
+def test_all_kinds_and_settings_are_drawn(problems):
+    kinds = collections.Counter(problem.kind for problem in problems)
+    assert set(kinds) == set(drawn.KINDS)
+    assert len(set(kinds.values())) == 1
+    for seen, expected in (
+        ({p.pass_ for p in problems}, set(PASSES)),
+        ({p.input_shape[0] for p in problems}, set(drawn.BATCHES)),
+        ({p.dtype for p in problems}, {"float32", "float64", "bfloat16", "float16"}),
+        ({p.data_format for p in problems}, {"channels_last", "channels_first"}),
+        ({len(p.input_shape) - 2 for p in problems}, {1, 2, 3}),
+    ):
+        assert seen == expected
+
+
+def test_problems_are_what_they_say(problems):
+    for problem in problems:
+        spec = problem.spec("auto")
+        assert min(problem.output_shape) >= 1
+        assert problem.macs >= 1
+        grouped = spec.groups > 1
+        assert grouped == (problem.kind in ("grouped", "depthwise"))
+        assert (problem.kernel_shape[-2] == 1) >= (problem.kind == "depthwise")
+        # What stands in a report tells problems apart.
+        assert problem.kind in str(problem)
+        assert problem.pass_ in str(problem)
+
+
+def test_passes_and_types_can_be_asked_for():
+    few = drawn.draw(0, 30, ["filter_gradient"], ["float16"])
+    assert {(p.pass_, p.dtype) for p in few} == {("filter_gradient", "float16")}
+
+
+SMALL = drawn.Drawn("3x3", "forward", "float32", (1, 8, 8, 8), (3, 3, 8, 8))
+
+
+def verdict(**seconds):
+    return auto.Verdict(SMALL, "gemm", {}, seconds)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "right", "lost"),
+    [
+        ({"gemm": 1.0, "direct": 2.0}, True, False),
+        ({"gemm": 1.09, "direct": 1.0}, True, False),
+        ({"gemm": 1.11, "direct": 1.0}, False, False),
+        ({"gemm": 1.11, "builtin": 1.0}, False, True),
+        ({"gemm": 1.0, "builtin": 1.2}, True, False),
+        # What Keras does where there is no kernel is no candidate, but can win.
+        ({"gemm": 1.2, "stock": 1.0}, True, True),
+    ],
+)
+def test_verdicts(seconds, right, lost):
+    found = verdict(**seconds)
+    assert (found.is_right, found.is_lost) == (right, lost)
+
+
+def test_the_report_shows_what_is_wrong():
+    verdicts = [
+        verdict(gemm=1.0, builtin=2.0),
+        verdict(gemm=1.5, direct=1.0),
+        verdict(gemm=1.3, stock=1.0),
+    ]
+    assert auto.table(verdicts).row_count == 2
+    right, lost = auto.summary(verdicts)
+    assert right.startswith("2 of 3 choices (66.7%) are within a tenth")
+    assert lost.startswith("1 of 2 are more than a tenth slower than stock")
+
+
+def test_what_looks_wrong_is_asked_again(monkeypatch):
+    asked = []
+
+    def race(runs, operands, turns, chosen, hopeless=None):
+        asked.append(sorted(runs))
+        first = {name: [2.0] for name in runs} | {"direct": [1.0]}
+        return first if len(asked) == 1 else {name: [1.0] for name in runs}
+
+    monkeypatch.setattr(auto, "_race", race)
+    found = auto.judge(SMALL)
+    assert len(asked) == 2
+    assert set(asked[1]) <= {found.chosen, "direct", "builtin", "stock"}
+    assert found.is_right
+    # What was not timed again keeps its first time.
+    assert set(found.seconds) == set(asked[0])
+
+
+def test_all_candidates_are_timed(monkeypatch):
+    monkeypatch.setattr(auto, "_TURN_SECONDS", 0.0)
+    monkeypatch.setattr(auto, "_TURNS", 1)
+    monkeypatch.setattr(auto, "_MORE_TURNS", 1)
+    for pass_ in PASSES:
+        problem = drawn.Drawn("grouped", pass_, "float32", (1, 6, 6, 8), (3, 3, 4, 8))
+        found = auto.judge(problem)
+        accepted = {
+            row.algorithm
+            for row in auto._explain(problem).candidates
+            if row.refusal is None
+        }
+        assert set(found.seconds) == accepted | {"stock"}
+        assert found.chosen in accepted
+        assert min(found.seconds.values()) > 0
+
+
+def test_the_command_writes_verdicts(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(auto, "_TURN_SECONDS", 0.0)
+    monkeypatch.setattr(auto, "_TURNS", 1)
+    monkeypatch.setattr(auto, "_MORE_TURNS", 1)
+    monkeypatch.setattr(auto, "draw", lambda seed, count, *rest: [SMALL] * count)
+    files = {kind: tmp_path / f"auto.{kind}" for kind in ("csv", "json")}
+    options = [f"--{kind}={path}" for kind, path in files.items()]
+    threads = str(dispatch.runtime.threads())
+    words = ["bench", "auto", "--seed", "3", "--count", "2", "--threads", threads]
+    assert cli.main([*words, *options]) == 0
+    assert " of 2 choices" in capsys.readouterr().out
+    with open(files["csv"], newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["problem"] for row in rows] == [str(SMALL)] * 2
+    written = json.loads(files["json"].read_text())
+    assert written["environment"]["seed"] == 3
+    assert set(written["rows"][0]["seconds"]) == {*written["rows"][0]["estimates"]}
