@@ -23,8 +23,9 @@ struct Rate {
 };
 
 // Fitted to random problems of `kconv bench auto` on Zen 3 with AVX2.
-constexpr Rate kOneDnn[3] = {
-    {4e-4, 0.76, 20, 0, 150}, {2e-4, 0.90, 20, 5, 700}, {8e-4, 0.50, 10, 10, 0}};
+constexpr Rate kOneDnn[3] = {{4e-4, 0.76, 20, 0, 150},
+                             {2e-4, 0.90, 20, 5, 700},
+                             {8e-4, 0.50, 10, 10, 0}};
 constexpr Rate kEigen[3] = {{1.5e-4, 0.68, 8, 26, 350},
                             {2e-5, 0.45, 65, 8, 550},
                             {5e-4, 0.64, 15, 140, 25}};
@@ -51,12 +52,20 @@ constexpr OtherTypes kEigenAvx512Types = {
 // channels first that is transposed for kernels that do not know them.
 constexpr double kTransposed = 80;
 
-// Of few channels Eigen gathers element by element.
+// Of few channels Eigen gathers element by element, in three dimensions most of
+// all; there each element of an image costs it more even without a patch.
 constexpr int64_t kFewChannels = 8;
-constexpr double kEigenFewChannels = 2.5;
+constexpr double kEigenFewChannels = 2.5, kEigenFewChannels3d = 8;
+constexpr double kEigenElement3d = 120;
 
-// oneDNN's gradients of three dimensions take so many times as long.
+// Matrix products of whole images, which Eigen is good at.
+constexpr double kEigenPointwise = 0.8;
+
+// oneDNN's gradients of three dimensions take so many times as long, and wide
+// kernels the part.
 constexpr double kOneDnnGradients3d = 2;
+constexpr double kOneDnnWide = 0.85;
+constexpr int64_t kWideTaps = 25;
 
 // Eigen's filter gradient of three dimensions hardly gets off the ground.
 constexpr double kEigenFilterGradient3d = 0.005;
@@ -126,13 +135,16 @@ bool IsDepthwise(const ConvShape& s) {
   return s.spatial_dims < 3 && s.groups > 1 && s.GroupInChannels() == 1;
 }
 
+// What computes it: oneDNN knows no float64.
+bool IsOneDnn(const Problem& problem) {
+  return ThisEngine().is_onednn && problem.dtype != DType::kFloat64;
+}
+
 // Multiply-accumulates at the peak that would take as long.
 double DepthwiseWork(const Problem& problem) {
   const ConvShape& s = problem.shape;
   // oneDNN takes neither of these, or no faster than Eigen.
-  const bool onednn = ThisEngine().is_onednn &&
-                      problem.dtype != DType::kFloat64 &&
-                      s.GroupOutChannels() == 1;
+  const bool onednn = IsOneDnn(problem) && s.GroupOutChannels() == 1;
   double macs = problem.Macs();
   if (!onednn && problem.pass == Pass::kInputGradient) {
     // It looks at every tap for every pixel.
@@ -143,16 +155,21 @@ double DepthwiseWork(const Problem& problem) {
   return macs / efficiency[wide][static_cast<int>(problem.pass)];
 }
 
+const Rate& RateOf(const Problem& problem) {
+  return (IsOneDnn(problem) ? kOneDnn : kEigen)[static_cast<int>(problem.pass)];
+}
+
 double EfficiencyOf(const Problem& problem) {
   const int pass = static_cast<int>(problem.pass);
-  const Engine& engine = ThisEngine();
-  const OtherTypes& types =
-      engine.is_onednn ? (engine.has_avx512 ? kOneDnnAvx512Types : kOneDnnTypes)
-                       : (engine.has_avx512 ? kEigenAvx512Types : kEigenTypes);
-  if (!engine.is_onednn && problem.shape.spatial_dims == 3 &&
+  const bool is_onednn = IsOneDnn(problem);
+  const bool has_avx512 = ThisEngine().has_avx512;
+  if (!is_onednn && problem.shape.spatial_dims == 3 &&
       problem.pass == Pass::kFilterGradient) {
     return kEigenFilterGradient3d;
   }
+  const OtherTypes& types =
+      is_onednn ? (has_avx512 ? kOneDnnAvx512Types : kOneDnnTypes)
+                : (has_avx512 ? kEigenAvx512Types : kEigenTypes);
   switch (problem.dtype) {
     case DType::kFloat32:
       break;
@@ -163,29 +180,41 @@ double EfficiencyOf(const Problem& problem) {
     case DType::kFloat16:
       return types.float16[pass];
   }
-  if (engine.has_avx512) {
-    return engine.is_onednn ? kOneDnnAvx512[pass] : kEigenAvx512[pass];
-  }
-  return (engine.is_onednn ? kOneDnn : kEigen)[pass].efficiency;
+  if (has_avx512) return (is_onednn ? kOneDnnAvx512 : kEigenAvx512)[pass];
+  return RateOf(problem).efficiency;
 }
 
-double DenseWork(const Problem& problem, const Rate& rate) {
+double DenseWork(const Problem& problem) {
   const ConvShape& s = problem.shape;
+  const Rate& rate = RateOf(problem);
   const double macs = problem.Macs();
   // The channels that each gathered element is multiplied for.
   const int64_t columns = problem.pass == Pass::kInputGradient
                               ? s.GroupInChannels()
                               : s.out_channels;
-  const bool is_onednn = ThisEngine().is_onednn;
-  const bool few = !is_onednn && problem.pass == Pass::kForward &&
-                   s.GroupInChannels() < kFewChannels && s.KernelTaps() > 1;
-  const bool slow = is_onednn && s.spatial_dims == 3 && s.KernelTaps() > 1 &&
-                    problem.pass != Pass::kForward;
-  return macs / EfficiencyOf(problem) * (slow ? kOneDnnGradients3d : 1.0) +
-         rate.element *
-             static_cast<double>(s.InputElements() + s.OutputElements()) +
-         rate.gathered * (few ? kEigenFewChannels : 1.0) * macs /
-             static_cast<double>(columns) +
+  const bool is_3d = s.spatial_dims == 3;
+  const bool is_pointwise = s.KernelTaps() == 1;
+  double products = macs / EfficiencyOf(problem);
+  double gathered = rate.gathered * macs / static_cast<double>(columns);
+  double element = rate.element;
+  if (IsOneDnn(problem)) {
+    if (is_3d && !is_pointwise && problem.pass != Pass::kForward) {
+      products *= kOneDnnGradients3d;
+    }
+    if (s.KernelTaps() >= kWideTaps) products *= kOneDnnWide;
+  } else {
+    if (problem.pass == Pass::kForward && !is_pointwise &&
+        s.GroupInChannels() < kFewChannels) {
+      gathered *= is_3d ? kEigenFewChannels3d : kEigenFewChannels;
+    }
+    if (is_3d) element = std::max(element, kEigenElement3d);
+    if (is_pointwise && !is_3d) {
+      products *= kEigenPointwise;
+      gathered *= kEigenPointwise;
+    }
+  }
+  return products + gathered +
+         element * static_cast<double>(s.InputElements() + s.OutputElements()) +
          rate.weight * static_cast<double>(s.FilterElements());
 }
 
@@ -206,9 +235,6 @@ const char* StockRefuse(const Problem& problem) {
 }
 
 double StockCost(const Problem& problem, const Cpu& cpu) {
-  const Rate& rate =
-      (ThisEngine().is_onednn ? kOneDnn
-                              : kEigen)[static_cast<int>(problem.pass)];
   double lanes = ThisEngine().lanes;
   double work;
   if (IsDepthwise(problem.shape)) {
@@ -217,14 +243,14 @@ double StockCost(const Problem& problem, const Cpu& cpu) {
     // does with AVX-512 has not been timed.
     lanes = std::min(lanes, 8.0);
   } else {
-    work = DenseWork(problem, rate);
+    work = DenseWork(problem);
   }
   if (problem.shape.layout == Layout::kChannelsFirst) {
     work += kTransposed * static_cast<double>(problem.shape.InputElements() +
                                               problem.shape.OutputElements());
   }
   if (problem.dtype == DType::kFloat64) lanes /= 2;
-  return rate.overhead + work / (cpu.frequency * lanes * 2);
+  return RateOf(problem).overhead + work / (cpu.frequency * lanes * 2);
 }
 
 const char* StockEngine() {

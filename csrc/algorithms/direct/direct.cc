@@ -73,7 +73,10 @@ double Efficiency(const Problem& problem) {
     case Pass::kFilterGradient:
       return last ? 0.13 * filled : 0.015;
   }
-  return 0.25 * filled;
+  // Groups, and channels that are too few to repeat what is done for a window.
+  const double channels = static_cast<double>(s.GroupInChannels());
+  return 0.25 * filled * std::min(1.0, 0.4 + 0.04 * channels) *
+         (s.groups > 1 ? 0.3 : 1.0);
 }
 
 // Multiply-accumulates a second of one core.
@@ -120,7 +123,14 @@ const char* Refuse(const Problem& problem) {
 int64_t Workspace(const Problem&, Isa, int) { return 0; }
 
 double Cost(const Problem& problem, const Cpu& cpu, Isa isa) {
-  return 2e-6 + problem.Macs() / Speed(problem, cpu, isa);
+  const ConvShape& s = problem.shape;
+  // The way of both images through the memory.
+  constexpr double kMacsPerElement = 20;
+  const double elements =
+      static_cast<double>(s.InputElements() + s.OutputElements());
+  return 2e-6 + problem.Macs() / Speed(problem, cpu, isa) +
+         kMacsPerElement * elements /
+             cpu.PeakMacs(isa, problem.dtype == DType::kFloat64 ? 8 : 4);
 }
 
 int64_t PreparedBytes(const Problem&, Isa) { return 0; }

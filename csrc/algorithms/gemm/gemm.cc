@@ -33,11 +33,16 @@ int64_t Workspace(const Problem& problem, Isa isa, int threads) {
 // of taps that lie side by side, of however few channels, and as one packed
 // element. Measured on Zen 3.
 constexpr double kMacsPerPatch = 480;
+// The same of an input gradient with strides: each class of pixels is a product
+// of its own, written pixel by pixel.
+constexpr double kMacsPerStridedPatch = 3000;
 constexpr double kMacsPerPackedElement = 75;
 // The same of an element of a patch that is copied, and of one that is read
 // where it lies.
 constexpr double kMacsPerCopiedElement = 25;
 constexpr double kMacsPerElement = 5;
+// ... of the filter gradient, which transposes it.
+constexpr double kMacsPerTransposed = 35;
 // ... and more of one that is widened from a half type.
 constexpr double kMacsPerFloat16 = 60;
 constexpr double kMacsPerBFloat16 = 12;
@@ -105,9 +110,11 @@ double Cost(const Problem& problem, const Cpu& cpu, Isa isa) {
   const double patches =
       static_cast<double>(s.batch * s.OutputPixels() * s.groups) *
       static_cast<double>(s.KernelTaps());
-  double copies =
-      (ReadsInPlace(problem) ? kMacsPerElement : kMacsPerCopiedElement) *
-      problem.Macs() / static_cast<double>(columns);
+  const double per_element = problem.pass == Pass::kFilterGradient
+                                 ? kMacsPerTransposed
+                             : ReadsInPlace(problem) ? kMacsPerElement
+                                                     : kMacsPerCopiedElement;
+  double copies = per_element * problem.Macs() / static_cast<double>(columns);
   if (s.layout == Layout::kChannelsFirst &&
       problem.pass != Pass::kFilterGradient) {
     // Pixels are columns: their patches are packed, element by element.
@@ -118,13 +125,17 @@ double Cost(const Problem& problem, const Cpu& cpu, Isa isa) {
   } else if (s.groups > 1) {
     // Few channels do not make up for what a patch takes by itself.
     copies = std::max(copies, kMacsPerPatch * patches);
-  } else if (!ReadsInPlace(problem)) {
+  } else if (!ReadsInPlace(problem) || (problem.pass == Pass::kInputGradient &&
+                                        s.stride[kMaxSpatialDims - 1] > 2)) {
     const int64_t written = problem.pass == Pass::kInputGradient
                                 ? s.InputPixels()
                                 : s.OutputPixels();
-    copies = std::max(copies, kMacsPerPatch *
-                                  static_cast<double>(s.batch * written) *
-                                  static_cast<double>(TapsOf(problem).strips));
+    const bool is_strided = problem.pass == Pass::kInputGradient &&
+                            s.stride[kMaxSpatialDims - 1] > 2;
+    copies =
+        std::max(copies, (is_strided ? kMacsPerStridedPatch : kMacsPerPatch) *
+                             static_cast<double>(s.batch * written) *
+                             static_cast<double>(TapsOf(problem).strips));
   }
   if (problem.pass != Pass::kFilterGradient &&
       s.FilterElements() > kCachedFilterElements) {

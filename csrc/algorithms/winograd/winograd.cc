@@ -98,6 +98,11 @@ double Cost(const Problem& problem, const Cpu& cpu, Isa isa) {
   if (tiling.taps == 2 && !is_filter) {
     handicap = tiling.dims() == 2 ? 1.2 : 1.5;
   }
+  // Of strides of 3 and more little is left to save (Zen 3).
+  for (int64_t stride : problem.shape.stride) {
+    if (stride > 2) handicap = 2;
+    if (stride == 2 && problem.shape.spatial_dims == 3) handicap = 1.3;
+  }
   // The channels of a group are padded to a line of the cache: fewer of them
   // cost more than their part of it.
   const ConvShape& s = problem.shape;
