@@ -115,7 +115,7 @@ def set_workspace_limit(limit):
 
     >>> kconv.set_workspace_limit(64 << 20)
     >>> kconv.ops.explain((8, 224, 224, 64), (3, 3, 64, 64)).chosen
-    'winograd:f4'
+    'winograd:f6'
     >>> kconv.set_workspace_limit(0)
     >>> kconv.ops.explain((8, 224, 224, 64), (3, 3, 64, 64)).chosen
     'direct'

@@ -56,10 +56,10 @@ def explain(
     Returns:
         An object with the attributes `candidates`, a tuple of objects with
         `algorithm`, `refusal` (a sentence, or None), `seconds` (estimated, on one
-        core), `workspace` (bytes, on one thread), `multiplications` (of its products)
-        and `is_strict`; `chosen`, the name of the algorithm that runs, not of a family
-        or mode; `reason`, the sentence why; and `pass_`, `input_shape`,
-        `kernel_shape`, `dtype`. `str()` of it is a table.
+        core), `workspace` (bytes, on TensorFlow's threads), `multiplications` (of its
+        products), `is_strict` and `is_measured`; `chosen`, the name of the algorithm
+        that runs, not of a family or mode; `reason`, the sentence why; and `pass_`,
+        `input_shape`, `kernel_shape`, `dtype`. `str()` of it is a table.
 
     Raises:
         ValueError: As `kconv.ops.conv`, or if `pass_` is unknown.
@@ -73,9 +73,9 @@ def explain(
       winograd:f6  winograd takes kernels with an axis of 2, 3 or 5 taps a stride only.
       winograd:f2  winograd takes kernels with an axis of 2, 3 or 5 taps a stride only.
       grouped      grouped takes more than one group only.
-    > gemm               1.27 ms on one core, workspace 656 KiB
-      direct            4.284 ms on one core, workspace 0 KiB
-      builtin           2.095 ms on one core
+    > gemm              1.647 ms on one core, workspace 1312 KiB
+      direct            4.336 ms on one core, workspace 0 KiB
+      builtin           9.087 ms on one core
     gemm: The lowest estimate.
     """
     if pass_ not in dispatch.PASSES:
