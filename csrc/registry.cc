@@ -1,6 +1,7 @@
 #include "registry.h"
 
 #include <algorithm>
+#include <map>
 
 #include "choices.h"
 #include "stock.h"
@@ -26,16 +27,24 @@ const std::vector<const Algorithm*>& Algorithms() {
   return algorithms;
 }
 
-std::vector<const Algorithm*> Named(const std::string& name) {
-  std::vector<const Algorithm*> named;
-  for (const Algorithm* algorithm : Algorithms()) {
-    const std::string own = algorithm->name;
-    if (name == "auto" || (name == "auto:strict" && algorithm->is_strict) ||
-        name == own || name == own.substr(0, own.find(':'))) {
-      named.push_back(algorithm);
+const std::vector<const Algorithm*>& Named(const std::string& name) {
+  using Names = std::map<std::string, std::vector<const Algorithm*>>;
+  // Asked for in every call of an op.
+  static const Names names = [] {
+    Names made;
+    for (const Algorithm* algorithm : Algorithms()) {
+      const std::string own = algorithm->name;
+      const std::string family = own.substr(0, own.find(':'));
+      made["auto"].push_back(algorithm);
+      if (algorithm->is_strict) made["auto:strict"].push_back(algorithm);
+      made[own].push_back(algorithm);
+      if (family != own) made[family].push_back(algorithm);
     }
-  }
-  return named;
+    return made;
+  }();
+  static const std::vector<const Algorithm*> none;
+  const auto found = names.find(name);
+  return found == names.end() ? none : found->second;
 }
 
 bool IsAuto(const std::string& name) {
@@ -77,7 +86,7 @@ const char* WhyNotStock(const Problem& problem, const Terms& terms) {
 
 Choice Choose(const std::string& name, const Problem& problem,
               const Terms& terms) {
-  const std::vector<const Algorithm*> candidates = Named(name);
+  const std::vector<const Algorithm*>& candidates = Named(name);
   const bool with_stock = IsAuto(name) && terms.with_stock &&
                           WhyNotStock(problem, terms) == nullptr;
   if (IsAuto(name) && !terms.deterministic) {
@@ -111,7 +120,7 @@ const Algorithm* Resolve(const std::string& name, const Problem& problem,
                          const Terms& terms, std::string* error) {
   Terms own = terms;
   own.with_stock = false;
-  const std::vector<const Algorithm*> candidates = Named(name);
+  const std::vector<const Algorithm*>& candidates = Named(name);
   if (candidates.empty()) {
     *error = "algorithm must be one of \"auto\", \"auto:strict\"";
     for (const Algorithm* known : Algorithms()) {

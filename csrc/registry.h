@@ -16,7 +16,7 @@ const std::vector<const Algorithm*>& Algorithms();
 // The algorithms that a name allows: one ("winograd:f4"), a family of them
 // ("winograd"), all ("auto") or all that are strict ("auto:strict"). Empty if
 // there is no such name.
-std::vector<const Algorithm*> Named(const std::string& name);
+const std::vector<const Algorithm*>& Named(const std::string& name);
 
 // Whether a name leaves the choice open.
 bool IsAuto(const std::string& name);

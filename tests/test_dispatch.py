@@ -132,6 +132,10 @@ def test_what_was_measured_decides_when_the_graph_runs(unknown, measured, monkey
             np.testing.assert_allclose(sign * traced(x, w), expected, atol=2e-4)
 
 
+def test_the_core_knows_what_stock_uses():
+    assert native.core().stock_engine() == runtime.engine()
+
+
 def test_the_op_prefers_stock_as_python_does():
     cases = [
         ((n, size, size, c), (k, k, c, f))
