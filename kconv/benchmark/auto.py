@@ -252,7 +252,8 @@ def run(seed=0, count=200, passes=PASSES, dtypes=None, threads=2, csv=None, json
     Returns:
         A list of `Verdict`.
     """
-    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    if threads != runtime.threads():
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
     # Of functions made anew for each problem, which are meant.
     tf.get_logger().setLevel("ERROR")
     console = Console()
