@@ -56,6 +56,10 @@ constexpr double kTransposed = 80;
 // all; there each element of an image costs it more even without a patch.
 constexpr int64_t kFewChannels = 8;
 constexpr double kEigenFewChannels = 2.5, kEigenFewChannels3d = 8;
+constexpr double kEigenFewChannelsFilter = 1.5;
+// The same of the gradient that an input gradient gathers.
+constexpr int64_t kFewFilters = 17;
+constexpr double kEigenFewFilters = 4;
 constexpr double kEigenElement3d = 120;
 
 // Matrix products of whole images, which Eigen is good at.
@@ -203,12 +207,19 @@ double DenseWork(const Problem& problem) {
     }
     if (s.KernelTaps() >= kWideTaps) products *= kOneDnnWide;
   } else {
-    if (problem.pass == Pass::kForward && !is_pointwise &&
-        s.GroupInChannels() < kFewChannels) {
-      gathered *= is_3d ? kEigenFewChannels3d : kEigenFewChannels;
+    if (!is_pointwise && s.GroupInChannels() < kFewChannels) {
+      if (problem.pass == Pass::kForward) {
+        gathered *= is_3d ? kEigenFewChannels3d : kEigenFewChannels;
+      } else if (problem.pass == Pass::kFilterGradient) {
+        gathered *= kEigenFewChannelsFilter;
+      }
+    }
+    if (!is_pointwise && problem.pass == Pass::kInputGradient &&
+        s.out_channels < kFewFilters) {
+      gathered *= kEigenFewFilters;
     }
     if (is_3d) element = std::max(element, kEigenElement3d);
-    if (is_pointwise && !is_3d) {
+    if (is_pointwise && !is_3d && s.stride[kMaxSpatialDims - 1] == 1) {
       products *= kEigenPointwise;
       gathered *= kEigenPointwise;
     }

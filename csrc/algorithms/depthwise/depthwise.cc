@@ -87,7 +87,7 @@ double Cost(const Problem& problem, const Cpu& cpu, Isa isa) {
   if (s.stride[2] > 2) efficiency *= 0.5;
   // Several filters a channel are gathered, and where there is but one channel
   // they fill few vectors.
-  if (s.GroupOutChannels() > 1) efficiency *= s.groups > 1 ? 0.3 : 0.15;
+  if (s.GroupOutChannels() > 1) efficiency *= s.groups > 1 ? 0.17 : 0.15;
   const double elements =
       static_cast<double>(s.InputElements() + s.OutputElements());
   const double memory = elements * static_cast<double>(bytes) / 1e10;

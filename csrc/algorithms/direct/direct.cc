@@ -69,7 +69,8 @@ double Efficiency(const Problem& problem) {
       break;
     case Pass::kInputGradient:
       // A sum for each channel, over the filters.
-      return last ? std::min(0.12, 0.002 + 0.001 * filters) : 0.015;
+      return (last ? std::min(0.12, 0.002 + 0.001 * filters) : 0.015) *
+             (s.stride[kMaxSpatialDims - 1] > 2 ? 0.3 : 1.0);
     case Pass::kFilterGradient:
       return last ? 0.13 * filled : 0.015;
   }

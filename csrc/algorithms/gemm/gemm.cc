@@ -35,7 +35,8 @@ int64_t Workspace(const Problem& problem, Isa isa, int threads) {
 constexpr double kMacsPerPatch = 480;
 // The same of an input gradient with strides: each class of pixels is a product
 // of its own, written pixel by pixel.
-constexpr double kMacsPerStridedPatch = 3000;
+constexpr double kMacsPerStridedPatch = 1700;
+constexpr double kMacsPerClass = 1.4e5;
 constexpr double kMacsPerPackedElement = 75;
 // The same of an element of a patch that is copied, and of one that is read
 // where it lies.
@@ -136,6 +137,13 @@ double Cost(const Problem& problem, const Cpu& cpu, Isa isa) {
         std::max(copies, (is_strided ? kMacsPerStridedPatch : kMacsPerPatch) *
                              static_cast<double>(s.batch * written) *
                              static_cast<double>(TapsOf(problem).strips));
+    if (is_strided) {
+      double classes = 1;
+      for (int i = 0; i < kMaxSpatialDims; ++i) {
+        classes *= static_cast<double>(std::min(s.stride[i], s.kernel[i]));
+      }
+      copies += kMacsPerClass * classes;
+    }
   }
   if (problem.pass != Pass::kFilterGradient &&
       s.FilterElements() > kCachedFilterElements) {
