@@ -65,11 +65,14 @@ constexpr double kEigenElement3d = 120;
 // Matrix products of whole images, which Eigen is good at.
 constexpr double kEigenPointwise = 0.8;
 
-// oneDNN's gradients of three dimensions take so many times as long, and wide
-// kernels the part.
+// oneDNN's gradients of three dimensions and those with strides take so many
+// times as long, and wide kernels the part.
 constexpr double kOneDnnGradients3d = 2;
+constexpr double kOneDnnStrided[3] = {1, 1.6, 1.3};
 constexpr double kOneDnnWide = 0.85;
 constexpr int64_t kWideTaps = 25;
+// It writes images in blocks of channels: what a pixel of fewer costs.
+constexpr double kOneDnnBlock = 8, kOneDnnPixel = 4500;
 
 // Eigen's filter gradient of three dimensions hardly gets off the ground.
 constexpr double kEigenFilterGradient3d = 0.005;
@@ -206,6 +209,15 @@ double DenseWork(const Problem& problem) {
       products *= kOneDnnGradients3d;
     }
     if (s.KernelTaps() >= kWideTaps) products *= kOneDnnWide;
+    if (s.stride[kMaxSpatialDims - 1] > 1) {
+      products *= kOneDnnStrided[static_cast<int>(problem.pass)];
+    }
+    const double channels = static_cast<double>(s.in_channels);
+    if (problem.pass == Pass::kInputGradient && channels < kOneDnnBlock &&
+        problem.dtype == DType::kFloat32) {
+      products *= kOneDnnBlock / channels;
+      gathered += kOneDnnPixel * static_cast<double>(s.batch * s.InputPixels());
+    }
   } else {
     if (!is_pointwise && s.GroupInChannels() < kFewChannels) {
       if (problem.pass == Pass::kForward) {

@@ -129,7 +129,9 @@ double Cost(const Problem& problem, const Cpu& cpu, Isa isa) {
   constexpr double kMacsPerElement = 20;
   const double elements =
       static_cast<double>(s.InputElements() + s.OutputElements());
-  return 2e-6 + problem.Macs() / Speed(problem, cpu, isa) +
+  // Half types are widened one by one, again and again.
+  const double widened = SizeOf(problem.dtype) == 2 ? 4 : 1;
+  return 2e-6 + widened * problem.Macs() / Speed(problem, cpu, isa) +
          kMacsPerElement * elements /
              cpu.PeakMacs(isa, problem.dtype == DType::kFloat64 ? 8 : 4);
 }
