@@ -382,6 +382,13 @@ def test_dtypes_without_kernels_get_stock_ops():
         ((2, 8, 8, 8, 4), (2, 2, 2, 4, 4), {"dilation_rate": 2}, PASSES, "dilation"),
         ((2, 8, 8, 8, 4), (2,) * 5, {"padding": ((1, 0),) * 3}, PASSES, "groups"),
         ((2, 8, 8, 8, 2), (2,) * 5, {"padding": ((1, 0),) * 3}, PASSES, "explicit"),
+        (
+            (2, 6, 8, 8, 4),
+            (1, 2, 2, 4, 4),
+            {"strides": 3, "padding": "same"},
+            PASSES[:1],
+            "strides beyond",
+        ),
         ((0, 8, 8, 4), (3, 3, 4, 4), {}, PASSES, "empty"),
         ((2**20, 64, 64, 4), (3, 3, 4, 4), {}, PASSES, "32 bits"),
     ],
