@@ -229,15 +229,26 @@ def _checked(section):
         flat = [section["machine"], section["versions"]]
         plain = all(type(v) in (str, int) for one in flat for v in one.values())
         named = section["accuracy"] in ("fast", "strict")
-        counted = type(section["threads"]) is int and section["threads"] > 0
+        threads = section["threads"]
+        counted = type(threads) is int and 0 < threads < 2**31
         limit = section["workspace_limit"]
         limited = limit is None or (type(limit) is int and limit >= 0)
         if not (plain and named and counted and limited):
             return None
-        choices = {k: v for k, v in section["choices"].items() if _is_entry(v)}
+        choices = {
+            k: v for k, v in section["choices"].items() if _is_text(k) and _is_entry(v)
+        }
         return {part: section[part] for part in _SETTING} | {"choices": choices}
     except (TypeError, KeyError, AttributeError):
         return None
+
+
+def _is_text(key):
+    """Whether a key can be told to the core: JSON has halves of characters as well."""
+    try:
+        return "\0" not in key and bool(key.encode())
+    except UnicodeEncodeError:
+        return False
 
 
 def _is_entry(one):

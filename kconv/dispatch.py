@@ -446,6 +446,12 @@ def run(pass_, spec, operands, epilogue=NO_EPILOGUE, prepared=None):
     # Stock's kernel would bring its own gradients along.
     given = [name for name in Operands._fields if name != _COMPUTES[pass_]]
     biases = [] if epilogue.bias is None else [epilogue.bias]
+    if stock == Stock.DECIDED_AT_RUN_TIME and runtime.has_tangents(
+        [*(getattr(operands, name) for name in given), *biases]
+    ):
+        # In graphs forward mode does not ask custom gradients, and what chooses is held
+        # back from it: see _run_chosen.
+        return _run_native(pass_, spec, operands, epilogue, prepared)
 
     @tf.custom_gradient
     def with_gradients(first, second, *biases):

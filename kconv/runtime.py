@@ -1,6 +1,6 @@
 """What TensorFlow is doing right now, and may use.
 
-Four of these facts are private in TensorFlow. Where one is gone from a later version,
+Five of these facts are private in TensorFlow. Where one is gone from a later version,
 the answer that keeps plain use working is given; kconv's op library loads only on the
 versions that the tests have seen, so a change comes to light there.
 """
@@ -25,6 +25,10 @@ try:
 except ImportError:
     could_possibly_record = None
 try:
+    from tensorflow.python.eager.forwardprop_util import pack_tangents
+except ImportError:
+    pack_tangents = None
+try:
     from tensorflow.python.util._pywrap_util_port import IsMklEnabled
 except ImportError:
     IsMklEnabled = None
@@ -47,6 +51,11 @@ def may_differentiate():
     if not tf.executing_eagerly() or could_possibly_record is None:
         return True
     return could_possibly_record()
+
+
+def has_tangents(tensors):
+    """Whether a `tf.autodiff.ForwardAccumulator` follows any of a list of tensors."""
+    return pack_tangents is not None and bool(pack_tangents(tensors).tangents)
 
 
 def has_gpu():

@@ -1,5 +1,6 @@
 """Which candidate takes a pass, and that it is the one that runs."""
 
+import functools
 import itertools
 import subprocess
 import sys
@@ -385,6 +386,13 @@ def test_dtypes_without_kernels_get_stock_ops():
         ((2, 8, 8, 8, 4), (2, 2, 2, 4, 4), {"dilation_rate": 2}, PASSES, "dilation"),
         ((2, 8, 8, 8, 4), (2,) * 5, {"padding": ((1, 0),) * 3}, PASSES, "groups"),
         ((2, 8, 8, 8, 2), (2,) * 5, {"padding": ((1, 0),) * 3}, PASSES, "explicit"),
+        (
+            (2, 6, 8, 8, 4),
+            (1, 2, 2, 4, 4),
+            {"strides": 3, "padding": "same"},
+            PASSES[:1],
+            "strides beyond",
+        ),
         ((0, 8, 8, 4), (3, 3, 4, 4), {}, PASSES, "empty"),
         ((2**20, 64, 64, 4), (3, 3, 4, 4), {}, PASSES, "32 bits"),
     ],
@@ -506,6 +514,26 @@ def test_forward_mode_sees_the_gradients_of_a_mixture(estimates):
         y = kconv.ops.conv(x, w)
     expected = tf.nn.conv2d(direction, w, 1, "VALID")
     np.testing.assert_allclose(accumulator.jvp(y), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("mixture", MIXTURES[8:], ids=name_of)
+def test_forward_mode_where_the_batch_decides(mixture, estimates):
+    estimates(dict(zip(PASSES, mixture, strict=True)))
+
+    def derivatives(conv, x, w):
+        with tf.autodiff.ForwardAccumulator([x, w], [x, w]) as accumulator:
+            with tf.GradientTape() as tape:
+                tape.watch(x)
+                y = conv(x, w)
+            dx = tape.gradient(y, x, output_gradients=y)
+        return accumulator.jvp(y), accumulator.jvp(dx)
+
+    function = functools.partial(derivatives, kconv.ops.conv)
+    found = tf.function(function, input_signature=UNKNOWN_BATCH[:2])(*OPERANDS[:2])
+    x, w = (tf.Variable(operand) for operand in OPERANDS[:2])
+    expected = derivatives(lambda x, w: tf.nn.conv2d(x, w, 1, "VALID"), x, w)
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-11)
 
 
 def test_eager_inference_does_not_pay_for_gradients(estimates, monkeypatch):

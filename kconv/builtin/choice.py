@@ -25,6 +25,10 @@ def refusal(pass_, spec, kernel_shape, dtype):
         return "Stock CPU kernels of this pass do not know dilation."
     if spec.dims == 3 and not isinstance(spec.padding, str):
         return "Stock 3D kernels take no explicit padding."
+    wider = any(s > k for s, k in zip(spec.strides, kernel_shape[:-2], strict=True))
+    if spec.dims == 3 and pass_ == "forward" and spec.padding == "SAME" and wider:
+        # It pads by less than nothing, which moves the image.
+        return "Stock's 3D kernel is wrong for strides beyond the kernel."
     return None
 
 
