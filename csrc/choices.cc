@@ -10,8 +10,12 @@ namespace {
 using Table = std::map<std::pair<int, std::string>, std::string>;
 
 // Read by many threads, replaced as a whole; null while there are none, which
-// costs those who ask nothing but a look.
-std::shared_ptr<const Table> table;
+// costs those who ask nothing but a look. Never destroyed: threads of a pool
+// may outlive the end of the program.
+std::shared_ptr<const Table>& TheTable() {
+  static auto* table = new std::shared_ptr<const Table>();
+  return *table;
+}
 std::atomic<bool> is_filled{false};
 
 const char* NameOf(Pass pass) {
@@ -73,13 +77,13 @@ std::string KeyOf(const Problem& problem) {
 
 void SetChoices(const MeasuredChoices& choices) {
   auto filled = std::make_shared<const Table>(choices.begin(), choices.end());
-  std::atomic_store(&table, std::shared_ptr<const Table>(filled));
+  std::atomic_store(&TheTable(), std::shared_ptr<const Table>(filled));
   is_filled = !filled->empty();
 }
 
 std::string FindChoice(const Problem& problem, int threads) {
   if (!is_filled) return "";
-  const std::shared_ptr<const Table> now = std::atomic_load(&table);
+  const std::shared_ptr<const Table> now = std::atomic_load(&TheTable());
   const auto found = now->find({threads, KeyOf(problem)});
   return found == now->end() ? "" : found->second;
 }

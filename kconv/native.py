@@ -82,7 +82,8 @@ def set_choices(choices):
     """
     parts = _load()
     if parts.core:
-        _tell_choices(parts, dict(choices))
+        with _lock:  # so that both parts are told the same
+            _tell_choices(parts, dict(choices))
 
 
 def _tell_choices(parts, choices):
@@ -111,11 +112,12 @@ def set_workspace_limit(limit):
     """Sets it, in both compiled parts."""
     global _generation
     parts = _load()
-    if parts.core:
-        parts.core.set_workspace_limit(limit)
-    if parts.library:
-        parts.library.kconv_set_workspace_limit(-1 if limit is None else limit)
-    _generation += 1
+    with _lock:
+        if parts.core:
+            parts.core.set_workspace_limit(limit)
+        if parts.library:
+            parts.library.kconv_set_workspace_limit(-1 if limit is None else limit)
+        _generation += 1
 
 
 def workspace_peak():

@@ -14,6 +14,12 @@ def processor_name():
     return names[0] if names else platform.processor() or platform.machine()
 
 
+def processor_flags():
+    """Returns the names of what the processor can do: a set of strings."""
+    lines = _values("cpuinfo", "flags")
+    return set(lines[0].split()) if lines else set()
+
+
 def processors():
     """Returns how many processors this process may use."""
     if hasattr(os, "sched_getaffinity"):

@@ -437,7 +437,9 @@ def test_stock_does_what_it_does_not_refuse(shape, kernel_shape, options, dtype)
     for pass_ in PASSES:
         refusal = builtin.refusal(pass_, spec, kernel_shape, dtype)
         if refusal is not None:
-            assert kernel_shape[-2] == 1 and "half types" in refusal
+            assert "half types" in refusal and dtype in ("bfloat16", "float16")
+            simple = pass_ == "forward" and kernel_shape[-2] > 1 and spec.dims < 3
+            assert not simple
             continue
         theirs = builtin.run(pass_, spec, operands)
         ours = dispatch._run_native(pass_, spec, operands)

@@ -101,6 +101,8 @@ def _run_channels_first(pass_, spec, operands):
             operands.input.shape, operands.input.dtype, sizes_of(operands.input)
         )
         operands = operands._replace(input=outline)
+    if pass_ == "forward":
+        operands = operands._replace(output=None)
     last = dataclasses.replace(spec, data_format="channels_last")
     operands = operands._replace(
         input=transposed(operands.input), output=transposed(operands.output)
