@@ -13,7 +13,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from kconv import builtin, dispatch, native, ops, runtime, settings, system
-from kconv.benchmark.calls import in_sequence, repetitions
+from kconv.benchmark.calls import in_sequence, random_operands, repetitions
 from kconv.benchmark.drawn import draw
 from kconv.benchmark.noise import NoiseWatch
 from kconv.benchmark.problems import PASSES
@@ -96,7 +96,13 @@ def judge(problem):
     """
     told = _explain(problem)
     calls = _calls(problem, told)
-    operands = _operands(problem)
+    operands = random_operands(
+        problem.pass_,
+        problem.dtype,
+        problem.input_shape,
+        problem.kernel_shape,
+        problem.output_shape,
+    )
     runs = {}
     for name, call in calls.items():
         graph = in_sequence(call, 1)
@@ -158,16 +164,6 @@ def _race(runs, operands, turns, chosen, hopeless=_HOPELESS):
             if name == chosen or min(times[name]) <= hopeless * fastest
         ]
     return times
-
-
-def _operands(problem):
-    generator = tf.random.Generator.from_seed(0)
-    shapes = {
-        "forward": (problem.input_shape, problem.kernel_shape),
-        "input_gradient": (problem.output_shape, problem.kernel_shape),
-        "filter_gradient": (problem.input_shape, problem.output_shape),
-    }[problem.pass_]
-    return tuple(tf.cast(generator.normal(shape), problem.dtype) for shape in shapes)
 
 
 def _calls(problem, told):
