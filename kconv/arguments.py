@@ -1,6 +1,8 @@
 """Types of arguments on the command line."""
 
 import argparse
+import os
+import pathlib
 
 
 def positive(text):
@@ -9,3 +11,17 @@ def positive(text):
     if number < 1:
         raise argparse.ArgumentTypeError(f"must be positive. Received: {text}")
     return number
+
+
+def output(text):
+    """The path of a file that can be written: better told before hours than after."""
+    path = pathlib.Path(text)
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"is a folder. Received: {text}")
+    if not path.parent.is_dir():
+        raise argparse.ArgumentTypeError(
+            f"is in no folder that exists. Received: {text}"
+        )
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise argparse.ArgumentTypeError(f"cannot be written. Received: {text}")
+    return text

@@ -3,9 +3,12 @@
 import argparse
 import sys
 
-from kconv.arguments import positive
+from kconv.arguments import output, positive
 from kconv.benchmark import command
 from kconv.tuner import command as tuner_command
+
+# The exit status that shells give what Ctrl-C ended.
+INTERRUPTED = 130
 
 # Modules that need an extra are imported by the command that needs them.
 
@@ -17,7 +20,8 @@ def main(arguments=None):
         arguments: List of strings; `sys.argv[1:]` by default.
 
     Returns:
-        The exit status: 0 if all went well, 1 if a comparison or the command failed.
+        The exit status: 0 if all went well, 1 if a comparison or the command failed,
+        130 if Ctrl-C ended it before there was anything to tell.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     options = _parser().parse_args(command.with_subject(arguments))
@@ -26,6 +30,8 @@ def main(arguments=None):
     except ModuleNotFoundError as error:
         missing = f"{error.name} is missing: pip install 'kconv[demo,bench]'"
         print(f"kconv: {missing}", file=sys.stderr)
+    except KeyboardInterrupt:
+        return INTERRUPTED
     except (OSError, RuntimeError, ValueError) as error:
         print(f"kconv: {error}", file=sys.stderr)
     return 1
@@ -145,4 +151,9 @@ def _add_profile(commands):
         help="tell for each convolution why algorithms do not take it",
     )
     for kind in ("json", "csv", "plot"):
-        add(f"--{kind}", metavar="FILE", help="write the profile there too")
+        add(
+            f"--{kind}",
+            type=output,
+            metavar="FILE",
+            help="write the profile there too",
+        )

@@ -50,6 +50,11 @@ def test_help(arguments, capsys):
         ["profile", "lenet5", "--batch", "0"],
         ["profile", "lenet5", "--input-shape", "-1"],
         ["profile", "lenet5", "--passes", "backward"],
+        ["profile", "lenet5", "--csv", "/no/such/folder/x.csv"],
+        ["bench", "grouped", "--json", "."],
+        ["bench", "grouped", "--roofline", "/no/such/folder/x.png"],
+        ["bench", "train", "lenet5", "--plot", "/no/such/folder/x.png"],
+        ["bench", "auto", "--csv", "/no/such/folder/x.csv"],
         ["tune", "lenet5", "--batch", "0"],
         ["tune", "lenet5", "--passes", "backward"],
         ["tune", "lenet5", "--dtype", "int8"],
@@ -65,6 +70,25 @@ def test_wrong_arguments(arguments, capsys):
 def test_unknown_algorithm_is_one_sentence(capsys):
     assert cli.main(["bench", "layers", "--algorithm", "gemm", "magic"]) == 1
     assert "Received: ['magic']" in capsys.readouterr().err
+
+
+def test_pictures_of_unknown_kinds_are_told_before_measuring(capsys):
+    for words in (
+        ["grouped", "--plot"],
+        ["layers", "--roofline"],
+        ["models", "--plot"],
+    ):
+        assert cli.main(["bench", *words, "x.xyz"]) == 1
+        assert "Received: x.xyz" in capsys.readouterr().err
+
+
+def test_interrupted_it_ends_quietly(monkeypatch, capsys):
+    def interrupted(options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_info", interrupted)
+    assert cli.main(["info"]) == 130
+    assert capsys.readouterr().err == ""
 
 
 def test_module_runs_as_the_command():

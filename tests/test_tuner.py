@@ -170,7 +170,7 @@ def test_all_candidates_compute_the_same(pass_, dims):
     layer = [kconv.layers.Conv1D, kconv.layers.Conv2D][dims - 1]
     model = keras.Model(image, layer(4, 3, strides=2, padding="same")(image))
     (problem,), _ = collect(model, (pass_,), (2,))
-    arguments = timing.calls.operands(problem)
+    arguments = timing.operands(problem)
     assert len(problem.candidates) >= 3
     results = [timing.caller(problem, n)(*arguments) for n in problem.candidates]
     computed = {"input_gradient": problem.input_shape}.get(pass_, problem.output_shape)
@@ -185,7 +185,7 @@ def test_all_candidates_compute_the_same(pass_, dims):
 def test_calls_run_the_candidate_itself(name):
     (problem, _), _ = collect(small_model())
     call = tf.function(timing.caller(problem, name))
-    graph = call.get_concrete_function(*timing.calls.operands(problem)).graph
+    graph = call.get_concrete_function(*timing.operands(problem)).graph
     kinds = {op.type: op for op in graph.get_operations() if "Conv" in op.type}
     if name == "builtin":
         assert set(kinds) == {"Conv2D"}
@@ -256,7 +256,7 @@ def test_operands_that_do_not_fit_into_memory_are_no_error(watch, monkeypatch):
     def operands(problem):
         raise tf.errors.ResourceExhaustedError(None, None, "OOM")
 
-    monkeypatch.setattr(timing.calls, "operands", operands)
+    monkeypatch.setattr(timing, "operands", operands)
     assert watch({"gemm": 1.0})[:2] == ({}, {})
 
 

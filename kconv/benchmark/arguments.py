@@ -2,7 +2,7 @@
 
 import argparse
 
-from kconv.arguments import positive
+from kconv.arguments import output, positive
 from kconv.benchmark.problems import DTYPES, LAYOUTS, PASSES
 
 # Names of what `add_common` adds, as `argparse` keeps them.
@@ -10,9 +10,6 @@ COMMON = (
     *("batch", "passes", "dtype", "layout", "threads", "repeats", "seconds"),
     *("csv", "json", "plot"),
 )
-
-# The exit status that shells give what Ctrl-C ended.
-INTERRUPTED = 130
 
 
 def add_common(parser, *, batches=(1, 8), passes=PASSES, dtypes=DTYPES, seconds=5.0):
@@ -62,6 +59,7 @@ def add_common(parser, *, batches=(1, 8), passes=PASSES, dtypes=DTYPES, seconds=
     for kind, verb in (("csv", "write"), ("json", "write"), ("plot", "draw")):
         add(
             f"--{kind}",
+            type=output,
             metavar="FILE",
             # A default that is None would be told.
             default=argparse.SUPPRESS,

@@ -13,7 +13,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from kconv import builtin, dispatch, native, ops, runtime, settings, system
-from kconv.benchmark.calls import in_sequence, repetitions
+from kconv.benchmark.calls import in_sequence, random_operands, repetitions
 from kconv.benchmark.drawn import draw
 from kconv.benchmark.noise import NoiseWatch
 from kconv.benchmark.problems import PASSES
@@ -25,12 +25,16 @@ from kconv.operands import Operands
 # `auto` never slower than stock if at most so many times as long as that.
 TOLERANCE = 1.1
 
+# What is so near to that, or beyond it, is asked for again. Were it only what is
+# beyond, chance could make wrong choices right, but not right ones wrong.
+_DOUBTFUL = 1.05
+
 # What stock is called where kconv's "builtin" refuses: the way of Keras's layers.
 STOCK = "stock"
 
 _TURN_SECONDS = 0.02
 _TURNS = 5
-# Where a verdict is bad, it is asked for again with so many turns.
+# Of what is asked for again.
 _MORE_TURNS = 15
 # A candidate this many times slower than the fastest gets no second turn; one that is
 # estimated to be, and long, not even the first.
@@ -84,6 +88,11 @@ class Verdict:
         """Whether stock is clearly faster."""
         return self.over_stock is not None and self.over_stock > TOLERANCE
 
+    @property
+    def is_doubtful(self):
+        """Whether more turns may turn it."""
+        return max(self.over_best, self.over_stock or 0) > _DOUBTFUL
+
 
 def judge(problem):
     """Measures all candidates of a problem in turns.
@@ -96,7 +105,13 @@ def judge(problem):
     """
     told = _explain(problem)
     calls = _calls(problem, told)
-    operands = _operands(problem)
+    operands = random_operands(
+        problem.pass_,
+        problem.dtype,
+        problem.input_shape,
+        problem.kernel_shape,
+        problem.output_shape,
+    )
     runs = {}
     for name, call in calls.items():
         graph = in_sequence(call, 1)
@@ -109,7 +124,7 @@ def judge(problem):
         runs[name] = graph, count
     seconds = _race(runs, operands, _TURNS, told.chosen)
     verdict = _verdict(problem, told, seconds)
-    if not verdict.is_right or verdict.is_lost:
+    if verdict.is_doubtful:
         again = {told.chosen, verdict.best, builtin.NAME, STOCK}
         runs = {name: run for name, run in runs.items() if name in again}
         seconds |= _race(runs, operands, _MORE_TURNS, told.chosen, hopeless=1e9)
@@ -160,16 +175,6 @@ def _race(runs, operands, turns, chosen, hopeless=_HOPELESS):
     return times
 
 
-def _operands(problem):
-    generator = tf.random.Generator.from_seed(0)
-    shapes = {
-        "forward": (problem.input_shape, problem.kernel_shape),
-        "input_gradient": (problem.output_shape, problem.kernel_shape),
-        "filter_gradient": (problem.input_shape, problem.output_shape),
-    }[problem.pass_]
-    return tuple(tf.cast(generator.normal(shape), problem.dtype) for shape in shapes)
-
-
 def _calls(problem, told):
     """A function of the two operands for each candidate that is worth it."""
     rows = dispatch.allowed(told.candidates, settings.heeded_name(dispatch.AUTO))
@@ -179,6 +184,7 @@ def _calls(problem, told):
         row.algorithm: _call(problem, row.algorithm)
         for row in rows
         if row.seconds < max(_LONG_SECONDS, _NOT_WORTH_A_CALL * least)
+        or row.algorithm == told.chosen  # which a measurement may have made it
     }
     grouped = problem.spec(dispatch.AUTO).groups > 1
     if builtin.NAME not in calls and not (grouped and problem.macs > _MOST_MACS_OF_XLA):
@@ -281,7 +287,9 @@ def run(seed=0, count=200, passes=PASSES, dtypes=None, threads=2, csv=None, json
         console.print(table(verdicts))
         for line in summary(verdicts):
             console.print(line, highlight=False)
-        console.print(str(watch.verdict()), highlight=False)
+        noise = watch.verdict()
+        style = "bold red" if noise.reasons else None
+        console.print(str(noise), highlight=False, soft_wrap=True, style=style)
     if csv and verdicts:
         lines = [row(verdict) for verdict in verdicts]
         with open(csv, "w", newline="") as file:

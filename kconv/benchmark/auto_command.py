@@ -2,7 +2,7 @@
 
 import argparse
 
-from kconv.arguments import positive
+from kconv.arguments import output, positive
 from kconv.benchmark.problems import DTYPES, PASSES
 
 
@@ -16,7 +16,7 @@ def add(subjects):
             " turns with every other candidate, TensorFlow's own kernel among them, all"
             " in this process: so TF_ENABLE_ONEDNN_OPTS, KCONV_MAX_ISA and other"
             " settings are heeded. A choice is right that takes at most a tenth longer"
-            " than the best; where it is not, both are timed again."
+            " than the best; where that is in doubt, both are timed again."
         ),
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
@@ -36,6 +36,7 @@ def add(subjects):
     for kind in ("csv", "json"):
         add_argument(
             f"--{kind}",
+            type=output,
             metavar="FILE",
             default=argparse.SUPPRESS,
             help="write the verdicts there too",

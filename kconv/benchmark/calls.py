@@ -66,20 +66,36 @@ def frozen(call, operand, kernel):
 
 
 def operands(problem):
-    """Random tensors for a problem's pass, in the order its call takes them."""
+    """Random tensors for a `Problem`'s pass, in the order its call takes them."""
+    return random_operands(
+        problem.pass_,
+        problem.dtype,
+        problem.arranged(problem.input_shape),
+        problem.filter_shape,
+        problem.arranged(problem.output_shape),
+    )
+
+
+def random_operands(pass_, dtype, input_shape, filter_shape, output_shape):
+    """Random tensors that a pass works on, in the order its call takes them.
+
+    Args:
+        pass_: Name of a pass.
+        dtype: String.
+        input_shape: Tuple of ints, in the layout of the images.
+        filter_shape: Tuple of ints.
+        output_shape: Tuple of ints, like `input_shape`.
+
+    Returns:
+        A tuple of two tensors.
+    """
     generator = tf.random.Generator.from_seed(0)
-
-    def normal(shape):
-        return tf.cast(generator.normal(shape), problem.dtype)
-
-    image = normal(problem.arranged(problem.input_shape))
-    kernel = normal(problem.filter_shape)
-    gradient = normal(problem.arranged(problem.output_shape))
-    return {
-        "forward": (image, kernel),
-        "input_gradient": (gradient, kernel),
-        "filter_gradient": (image, gradient),
-    }[problem.pass_]
+    shapes = {
+        "forward": (input_shape, filter_shape),
+        "input_gradient": (output_shape, filter_shape),
+        "filter_gradient": (input_shape, output_shape),
+    }[pass_]
+    return tuple(tf.cast(generator.normal(shape), dtype) for shape in shapes)
 
 
 def kconv(problem, algorithm):

@@ -3,8 +3,9 @@
 import argparse
 import pathlib
 
+from kconv.arguments import output
 from kconv.benchmark import auto_command, models_command, references
-from kconv.benchmark.arguments import INTERRUPTED, add_common, common
+from kconv.benchmark.arguments import add_common, common
 from kconv.benchmark.candidates import MODES, STOCK_ENGINES
 from kconv.benchmark.problems import ALL, LAYERS
 
@@ -68,6 +69,7 @@ def _add_subject(subjects, name, words):
     add = parser.add_argument
     add(
         "--roofline",
+        type=output,
         metavar="FILE",
         default=argparse.SUPPRESS,
         help="draw the roofline of this machine, and the layers under it, there",
@@ -132,18 +134,15 @@ def _run_layers(options):
     torch_python = getattr(options, "torch_python", None)
     torch = ["torch"] if options.torch or torch_python else []
     pythons = [torch_python] if torch_python else []
-    try:
-        layers.run(
-            **common(options),
-            layers=options.layers,
-            algorithms=getattr(options, "algorithm", None),
-            modes=options.modes,
-            engines=options.engines,
-            wanted=wanted,
-            required=[*torch, *(wanted or ())],
-            pythons=[*pythons, *options.references_python],
-            roofline=getattr(options, "roofline", None),
-        )
-    except KeyboardInterrupt:
-        return INTERRUPTED  # before anything was measured
+    layers.run(
+        **common(options),
+        layers=options.layers,
+        algorithms=getattr(options, "algorithm", None),
+        modes=options.modes,
+        engines=options.engines,
+        wanted=wanted,
+        required=[*torch, *(wanted or ())],
+        pythons=[*pythons, *options.references_python],
+        roofline=getattr(options, "roofline", None),
+    )
     return 0

@@ -58,8 +58,7 @@ def run(
         RuntimeError: If a process of the benchmark fails, or a reference is missing.
     """
     algorithms = _known(algorithms)
-    if plot or roofline:
-        plots.check()
+    plots.check(plot, roofline)
     found = references.find(wanted, pythons, required)
     problems = make_problems(layers, batch, passes, dtype, layout)
     console = Console()

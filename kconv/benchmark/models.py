@@ -189,7 +189,8 @@ class ModelBenchmark:
         if subject.pass_ != PREDICT and FROZEN in modes:
             modes.remove(FROZEN)  # what is trained is no constant
         ours = [mode for mode in modes if mode != XLA] or [GRAPH]
-        if subject.pass_ == PREDICT and GRAPH in ours:
+        # Weights that do not change are a help to both, or to neither.
+        if subject.pass_ == PREDICT and FROZEN in ours:
             ours.append(PREPARED)
         there = [name for name, python in self._references.items() if python]
         return [
@@ -384,8 +385,7 @@ def run(
         ValueError: If there is no such model.
         RuntimeError: If a process of the benchmark fails.
     """
-    if plot:
-        plots.check()
+    plots.check(plot)
     _check_names(subjects)
     console = Console()
     found = model_references.find(wanted, pythons)
@@ -424,7 +424,8 @@ def run(
     if not results:
         return
     model_report.show(results, console)
-    console.print(str(verdict), highlight=False, soft_wrap=True)
+    style = "bold red" if verdict.reasons else None
+    console.print(str(verdict), highlight=False, soft_wrap=True, style=style)
     if csv:
         model_report.write_csv(results, csv)
     if json:

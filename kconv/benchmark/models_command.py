@@ -4,7 +4,7 @@ import argparse
 
 from kconv.arguments import positive
 from kconv.benchmark import model_references
-from kconv.benchmark.arguments import INTERRUPTED, add_common, common
+from kconv.benchmark.arguments import add_common, common
 from kconv.benchmark.candidates import MODES, STOCK_ENGINES
 from kconv.benchmark.references import VARIABLE
 from kconv.benchmark.subjects import DTYPES, PREDICT, TRAIN, Subject
@@ -129,20 +129,17 @@ def _run(options):
         for layout in shared["layout"]
         for batch in shared["batch"]
     ]
-    try:
-        models.run(
-            subjects,
-            **{
-                name: shared[name]
-                for name in ("threads", "repeats", "seconds", "csv", "json", "plot")
-            },
-            modes=options.modes,
-            engines=options.engines,
-            patience=options.patience,
-            memory=not options.no_memory,
-            wanted=getattr(options, "references", None),
-            pythons=options.references_python,
-        )
-    except KeyboardInterrupt:
-        return INTERRUPTED  # before anything was measured
+    models.run(
+        subjects,
+        **{
+            name: shared[name]
+            for name in ("threads", "repeats", "seconds", "csv", "json", "plot")
+        },
+        modes=options.modes,
+        engines=options.engines,
+        patience=options.patience,
+        memory=not options.no_memory,
+        wanted=getattr(options, "references", None),
+        pythons=options.references_python,
+    )
     return 0

@@ -1,18 +1,34 @@
 """Pictures of measurements: ratios by layer, and the roofline."""
 
 import importlib.util
+import pathlib
 
 from kconv.benchmark import report
 from kconv.benchmark.problems import PASSES
 
 
-def check():
-    """Raises ModuleNotFoundError if there is nothing to draw with.
+def check(*paths):
+    """Tells before hours of measuring what would be told after them.
 
-    Better before hours of measuring than after.
+    Args:
+        *paths: Strings, the pictures that are wanted; Nones are left out.
+
+    Raises:
+        ModuleNotFoundError: If there is nothing to draw with.
+        ValueError: If the name of a picture ends like that of no picture.
     """
+    paths = [path for path in paths if path]
+    if not paths:
+        return
     if importlib.util.find_spec("matplotlib") is None:
         raise ModuleNotFoundError("matplotlib is missing.", name="matplotlib")
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    known = sorted(FigureCanvasBase.get_supported_filetypes())
+    for path in paths:
+        # Without an ending it becomes a PNG.
+        if pathlib.Path(path).suffix[1:].lower() not in ("", *known):
+            raise ValueError(f"Pictures end in {', '.join(known)}. Received: {path}")
 
 
 def ratios(comparisons, path):

@@ -35,7 +35,7 @@ def measure(problem, deadline, clock=time.perf_counter):
         second candidate. One that fails is left out.
     """
     try:
-        arguments = calls.operands(problem)
+        arguments = operands(problem)
     except _FAILURES:
         return {}, {}
     watch, first = Stopwatch(), {}
@@ -58,6 +58,17 @@ def measure(problem, deadline, clock=time.perf_counter):
         lambda: clock() < deadline,
     )
     return times, first | {n: statistics.median(s) for n, s in times.items()}
+
+
+def operands(problem):
+    """Random tensors that a `Problem` works on, in the order its call takes them."""
+    return calls.random_operands(
+        problem.pass_,
+        problem.dtype,
+        problem.input_shape,
+        problem.filter_shape,
+        problem.output_shape,
+    )
 
 
 def _in_order(problem):
