@@ -311,6 +311,9 @@ class PyProblem {
     py::dict entry;
     entry["algorithm"] = algorithm;
     entry["refusal"] = refusal ? py::object(py::str(refusal)) : py::none();
+    for (const char* unknown : {"seconds", "workspace", "multiplications"}) {
+      entry[unknown] = py::none();
+    }
     return entry;
   }
 

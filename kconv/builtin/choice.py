@@ -42,7 +42,7 @@ def refusal(pass_, spec, kernel_shape, dtype):
     return None
 
 
-@functools.cache
+@functools.lru_cache(maxsize=2)
 def _adds_in_float32(dtype):
     flags = system.processor_flags()
     return runtime.engine() == "oneDNN" and _FLAGS[dtype] in flags
