@@ -72,7 +72,7 @@ constexpr double kOneDnnStrided[3] = {1, 1.6, 1.3};
 constexpr double kOneDnnWide = 0.85;
 constexpr int64_t kWideTaps = 25;
 // It writes images in blocks of channels: what a pixel of fewer costs.
-constexpr double kOneDnnBlock = 8, kOneDnnPixel = 4500;
+constexpr double kOneDnnBlock = 8, kOneDnnPixel = 3000;
 
 // Eigen's filter gradient of three dimensions hardly gets off the ground.
 constexpr double kEigenFilterGradient3d = 0.005;

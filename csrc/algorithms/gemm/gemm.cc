@@ -38,6 +38,7 @@ constexpr double kMacsPerPatch = 480;
 constexpr double kMacsPerStridedPatch = 1700;
 constexpr double kMacsPerClass = 1.4e5;
 constexpr double kMacsPerPackedElement = 75;
+constexpr double kMacsPerScattered = 60;
 // The same of an element of a patch that is copied, and of one that is read
 // where it lies.
 constexpr double kMacsPerCopiedElement = 25;
@@ -123,6 +124,11 @@ double Cost(const Problem& problem, const Cpu& cpu, Isa isa) {
              static_cast<double>(problem.pass == Pass::kInputGradient
                                      ? s.GroupOutChannels()
                                      : s.GroupInChannels());
+    // The pixels of a class of a stride lie apart, and are written one by one.
+    if (problem.pass == Pass::kInputGradient &&
+        s.stride[kMaxSpatialDims - 1] > 1) {
+      copies += kMacsPerScattered * static_cast<double>(s.InputElements());
+    }
   } else if (s.groups > 1) {
     // Few channels do not make up for what a patch takes by itself.
     copies = std::max(copies, kMacsPerPatch * patches);
@@ -158,6 +164,9 @@ double Cost(const Problem& problem, const Cpu& cpu, Isa isa) {
   }
   copies += kMacsPerImageElement *
             static_cast<double>(s.InputElements() + s.OutputElements());
+  // The copies are reckoned in multiply-adds of float32, and float64 has half
+  // as many a second.
+  if (bytes == 8) copies *= 0.5;
   const double groups = static_cast<double>(s.groups);
   const double peak = cpu.PeakMacs(isa, bytes);
   // Of the peak: measured on Zen 3. With AVX-512 a guess, for cores that take

@@ -103,6 +103,12 @@ double Cost(const Problem& problem, const Cpu& cpu, Isa isa) {
     if (stride > 2) handicap = 2;
     if (stride == 2 && problem.shape.spatial_dims == 3) handicap = 1.3;
   }
+  // Dilation leaves short classes of pixels, whose slices of tiles the filter
+  // gradient adds up.
+  if (is_filter && problem.shape.spatial_dims == 1 &&
+      problem.shape.dilation[kMaxSpatialDims - 1] > 1) {
+    handicap = 1.15;
+  }
   // The channels of a group are padded to a line of the cache: fewer of them
   // cost more than their part of it.
   const ConvShape& s = problem.shape;
