@@ -204,26 +204,33 @@ def hash_of_results():
     return bits.hexdigest()
 
 
-def start(first, then="print(test_raw_ops.hash_of_results())"):
-    """A fresh process that imports this file between two lines."""
-    code = f"import sys, tensorflow as tf\nsys.path[:0] = {sys.path}\n{first}\n"
-    return subprocess.Popen(
-        [sys.executable, "-c", f"{code}import test_raw_ops\n{then}"],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+IN_A_FRESH_PROCESS = f"""
+import sys, tensorflow as tf
+sys.path[:0] = {sys.path}
+tf.config.threading.set_intra_op_parallelism_threads(int(sys.argv[1]))
+import test_raw_ops
+print(test_raw_ops.hash_of_results(), flush=True)
+print(test_raw_ops.number_refused())
+"""
 
 
-def test_same_bits_for_any_number_of_intra_op_threads():
+@pytest.fixture(scope="module")
+def told():
+    """What processes of 1 and 3 threads print, and how they end."""
     started = [
-        start(f"tf.config.threading.set_intra_op_parallelism_threads({threads})")
+        subprocess.Popen(
+            [sys.executable, "-c", IN_A_FRESH_PROCESS, str(threads)],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
         for threads in (1, 3)
     ]
+    return [(p.communicate()[0].split(), p.returncode) for p in started]
+
+
+def test_same_bits_for_any_number_of_intra_op_threads(told):
     here = hash_of_results()
-    for process in started:
-        there = process.communicate()[0].split()
-        assert process.returncode == 0
-        assert there == [here]
+    assert [words[:1] for words, _ in told] == [[here]] * 2
 
 
 # Shape functions.
@@ -591,8 +598,6 @@ def number_refused():
     return refused
 
 
-def test_sizes_that_overflow_beside_an_empty_axis():
+def test_sizes_that_overflow_beside_an_empty_axis(told):
     # TensorFlow itself ends the process where it is asked for such a shape.
-    process = start("", "print(test_raw_ops.number_refused())")
-    assert process.communicate()[0].split() == ["3"]
-    assert process.returncode == 0
+    assert [(words[1:], code) for words, code in told] == [(["3"], 0)] * 2
