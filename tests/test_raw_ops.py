@@ -165,10 +165,19 @@ def test_half_types_keep_subnormals():
         np.testing.assert_array_equal(traced(values, one), values)
 
 
-def test_calls_side_by_side():
-    jobs = list(itertools.product(LARGE.values(), PASSES, core.algorithms()))
+def jobs_side_by_side():
+    """Large cases of each kernel: the first that it takes, and some of the others."""
+    rng = np.random.default_rng(0)
+    for pass_, algorithm in itertools.product(PASSES, core.algorithms()):
+        first, *others = (c for c in LARGE.values() if takes(algorithm, c, "float32"))
+        some = rng.permutation(len(others))[:4]
+        for case in (first, *(others[i] for i in some)):
+            yield case, pass_, algorithm
 
-    jobs = [job for job in jobs if takes(job[2], job[0], "float32")]
+
+def test_calls_side_by_side():
+    jobs = list(jobs_side_by_side())
+    assert len(jobs) == 5 * len(PASSES) * len(core.algorithms())
 
     def one(job):
         case, pass_, algorithm = job
@@ -188,8 +197,11 @@ def test_calls_side_by_side():
 def hash_of_results():
     """One hash over the bits of every pass and algorithm."""
     bits = hashlib.sha256()
-    # Products of 1e-20 are subnormal, which TensorFlow's threads flush to zero.
-    for case, pass_, scale in itertools.product(LARGE.values(), PASSES, (1, 1e-20)):
+    # Products of 1e-20 are subnormal, which TensorFlow's threads flush to zero: whether
+    # they do is a matter of the kernel, so a third of the cases will do.
+    cases = list(LARGE.values())
+    scaled = [*((case, 1) for case in cases), *((case, 1e-20) for case in cases[::3])]
+    for (case, scale), pass_ in itertools.product(scaled, PASSES):
         a, b = (v * np.float32(scale) for v in case.operands(pass_))
         for row in case.problem(core, pass_).explain():
             if row["refusal"] is None:
