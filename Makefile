@@ -26,7 +26,7 @@ demo: build
 	$(BIN)/kconv demo $(ARGS)
 
 test: build
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 $(ARGS)
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal $(ARGS)
 
 test-slow: build
 	$(BIN)/python -m pytest -m slow $(ARGS)

@@ -1,10 +1,12 @@
 """The problems that the tests of kernels share."""
 
+import contextlib
 import dataclasses
 import functools
 
 import ml_dtypes
 import numpy as np
+import pytest
 import reference
 import tiling
 
@@ -126,6 +128,15 @@ class Case:
         if pass_ == "input_gradient":
             return reference.input_gradient(self.input_shape, b, a, **self.options)
         return reference.filter_gradient(a, self.filter_shape, b, **self.options)
+
+
+@contextlib.contextmanager
+def naming(*what):
+    """Puts before a failure what a test of many kernels was at, as an algorithm."""
+    try:
+        yield
+    except (Exception, pytest.fail.Exception) as error:
+        raise AssertionError(f"{', '.join(map(str, what))}: {error}") from error
 
 
 def magnitude(algorithm, case, pass_, a, b, of_plain_sum):

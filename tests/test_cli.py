@@ -1,7 +1,7 @@
 """The command line and the demonstration."""
 
 import re
-import subprocess
+import runpy
 import sys
 
 import numpy as np
@@ -91,12 +91,12 @@ def test_interrupted_it_ends_quietly(monkeypatch, capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_module_runs_as_the_command():
-    words = subprocess.run(
-        [sys.executable, "-m", "kconv", "--help"], capture_output=True, text=True
-    )
-    assert words.returncode == 0
-    assert "demo" in words.stdout
+def test_module_runs_as_the_command(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["kconv", "--help"])
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_module("kconv", run_name="__main__")
+    assert stopped.value.code == 0
+    assert "demo" in capsys.readouterr().out
 
 
 # The demonstration.

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from acceptance import takes
-from problems import CASES, DTYPES, EPILOGUES, LARGE, SMALL, Case, judged
+from problems import CASES, DTYPES, EPILOGUES, LARGE, SMALL, Case, judged, naming
 from reference import assert_accurate, finish
 
 from kconv import native
@@ -27,7 +27,6 @@ CASES_AND_DTYPES = {
 every_case = pytest.mark.parametrize(
     ("case", "dtype"), CASES_AND_DTYPES.values(), ids=CASES_AND_DTYPES
 )
-every_kernel = pytest.mark.parametrize(("algorithm", "isa"), FORCED)
 every_epilogue = pytest.mark.parametrize(("has_bias", "activation"), EPILOGUES)
 
 
@@ -57,12 +56,13 @@ def test_result_is_accurate(case, dtype):
         problem = case.problem(
             core, "forward", dtype, bias=has_bias, activation=activation
         )
+        (x, w), _ = judged(case, "forward", dtype)
         for algorithm, isa in FORCED:
-            (x, w), _ = judged(case, "forward", dtype)
-            result = run(problem, x, w, bias, algorithm, isa, guard=64)
-            if result is not None:
-                _, expected = judged(case, "forward", dtype, algorithm=algorithm)
-                assert_accurate(result, *case.finished(expected, bias, activation))
+            with naming(activation, bias is not None, algorithm, isa):
+                result = run(problem, x, w, bias, algorithm, isa, guard=64)
+                if result is not None:
+                    _, expected = judged(case, "forward", dtype, algorithm=algorithm)
+                    assert_accurate(result, *case.finished(expected, bias, activation))
 
 
 @every_case
@@ -71,13 +71,14 @@ def test_a_transposed_convolution_is_accurate(case, dtype):
     bias = case.bias(dtype, pass_=pass_)
     problem = case.problem(core, pass_, dtype, bias=True, activation="relu6")
     ran = set()
+    (dy, w), _ = judged(case, pass_, dtype)
     for algorithm, isa in FORCED:
-        (dy, w), _ = judged(case, pass_, dtype)
-        result = run(problem, dy, w, bias, algorithm, isa, guard=64)
-        if result is not None:
-            ran.add(algorithm)
-            _, expected = judged(case, pass_, dtype, algorithm=algorithm)
-            assert_accurate(result, *case.finished(expected, bias, "relu6"))
+        with naming(algorithm, isa):
+            result = run(problem, dy, w, bias, algorithm, isa, guard=64)
+            if result is not None:
+                ran.add(algorithm)
+                _, expected = judged(case, pass_, dtype, algorithm=algorithm)
+                assert_accurate(result, *case.finished(expected, bias, "relu6"))
     # Several filters a channel are summed after the kernel has ended.
     several = case.out_channels > case.groups
     for algorithm in {name for name, _ in FORCED} - ran:
@@ -97,9 +98,8 @@ def test_nobody_refuses_an_epilogue():
                 assert before == after
 
 
-@every_kernel
 @every_dtype
-def test_edges_of_register_tiles(dtype, algorithm, isa):
+def test_edges_of_register_tiles(dtype):
     columns = [1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 47, 49, 63, 64, 65, 81]
     for rows, n in itertools.product([1, 2, 5, 6, 7, 13], columns):
         for layout in ("channels_last", "channels_first"):
@@ -109,46 +109,48 @@ def test_edges_of_register_tiles(dtype, algorithm, isa):
             x, w = case.operands("forward", dtype)
             bias = case.bias(dtype)
             problem = case.problem(core, "forward", dtype, bias=True, activation="relu")
-            result = run(problem, x, w, bias, algorithm, isa, guard=64)
-            if result is not None:
-                exact = case.exact("forward", x, w)
-                size = case.exact("forward", np.abs(x), np.abs(w))
-                judge = case.finished((exact, size), bias, "relu")
-                assert_accurate(result, *judge)
+            exact = case.exact("forward", x, w)
+            size = case.exact("forward", np.abs(x), np.abs(w))
+            judge = case.finished((exact, size), bias, "relu")
+            for algorithm, isa in FORCED:
+                with naming(algorithm, isa, case):
+                    result = run(problem, x, w, bias, algorithm, isa, guard=64)
+                    if result is not None:
+                        assert_accurate(result, *judge)
 
 
-@every_kernel
 @every_epilogue
 @pytest.mark.parametrize("dtype", ("float32", "float64"))
-def test_the_sum_is_that_of_the_plain_kernel(
-    dtype, has_bias, activation, algorithm, isa
-):
+def test_the_sum_is_that_of_the_plain_kernel(dtype, has_bias, activation):
     for case in (*SMALL.values(), LARGE["wide_groups"], LARGE["channels_first"]):
-        (x, w), _ = judged(case, "forward", dtype)
-        plain = run(case.problem(core, "forward", dtype), x, w, None, algorithm, isa)
-        if plain is None:
-            continue
+        x, w = case.operands("forward", dtype)
+        without = case.problem(core, "forward", dtype)
         bias = case.bias(dtype) if has_bias else None
         problem = case.problem(
             core, "forward", dtype, bias=has_bias, activation=activation
         )
-        result = run(problem, x, w, bias, algorithm, isa)
-        expected = plain
-        if has_bias:
-            after = 0 if case.layout == "channels_last" else x.ndim - 2
-            expected = plain + bias.reshape(-1, *[1] * after)
-        if activation != "linear":
-            expected = np.maximum(expected, 0)
-        if activation == "relu6":
-            expected = np.minimum(expected, 6)
-        assert expected.dtype == plain.dtype
-        np.testing.assert_array_equal(result, expected)
+        for algorithm, isa in FORCED:
+            plain = run(without, x, w, None, algorithm, isa)
+            if plain is None:
+                continue
+            expected = plain
+            if has_bias:
+                after = 0 if case.layout == "channels_last" else x.ndim - 2
+                expected = plain + bias.reshape(-1, *[1] * after)
+            if activation != "linear":
+                expected = np.maximum(expected, 0)
+            if activation == "relu6":
+                expected = np.minimum(expected, 6)
+            assert expected.dtype == plain.dtype
+            with naming(algorithm, isa, case):
+                result = run(problem, x, w, bias, algorithm, isa)
+                np.testing.assert_array_equal(result, expected)
 
 
 @pytest.mark.parametrize("dtype", ("float32", "bfloat16"))
 @pytest.mark.parametrize("case", LARGE.values(), ids=LARGE)
 def test_same_bits_for_any_number_of_threads(case, dtype):
-    (x, w), _ = judged(case, "forward", dtype)
+    x, w = case.operands("forward", dtype)
     problem = case.problem(core, "forward", dtype, bias=True, activation="relu6")
     for algorithm, isa in FORCED:
         results = [
@@ -159,9 +161,8 @@ def test_same_bits_for_any_number_of_threads(case, dtype):
             assert len({result.tobytes() for result in results}) == 1
 
 
-@every_kernel
 @every_dtype
-def test_the_bias_needs_no_alignment(dtype, algorithm, isa):
+def test_the_bias_needs_no_alignment(dtype):
     case = SMALL["2d_same"]
     (x, w), _ = judged(case, "forward", dtype)
     problem = case.problem(core, "forward", dtype, bias=True)
@@ -169,16 +170,17 @@ def test_the_bias_needs_no_alignment(dtype, algorithm, isa):
     for skip in (1, 3):
         room = np.empty(bias.size + skip, bias.dtype)
         room[skip:] = bias
-        result = run(problem, x, w, room[skip:], algorithm, isa)
-        if result is not None:
-            _, expected = judged(case, "forward", dtype, algorithm=algorithm)
-            assert_accurate(result, *case.finished(expected, bias, "linear"))
+        for algorithm, isa in FORCED:
+            with naming(algorithm, isa, skip):
+                result = run(problem, x, w, room[skip:], algorithm, isa)
+                if result is not None:
+                    _, expected = judged(case, "forward", dtype, algorithm=algorithm)
+                    assert_accurate(result, *case.finished(expected, bias, "linear"))
 
 
-@every_kernel
 @pytest.mark.parametrize("layout", ("channels_last", "channels_first"))
 @pytest.mark.parametrize("dtype", ("bfloat16", "float16"))
-def test_half_types_are_rounded_once(dtype, layout, algorithm, isa):
+def test_half_types_are_rounded_once(dtype, layout):
     # Each value plus a part of the gap to its neighbour, ties among them.
     values = np.arange(2**16, dtype=np.uint16).view(DTYPES[dtype])
     digits = {"bfloat16": 8, "float16": 11}[dtype]
@@ -193,18 +195,19 @@ def test_half_types_are_rounded_once(dtype, layout, algorithm, isa):
             expected = expected[0].astype(np.float32).astype(values.dtype)
         problem = case.problem(core, "forward", dtype, bias=True, activation=activation)
         weights = values.reshape(case.filter_shape)
-        result = run(problem, x, weights, bias, algorithm, isa)
-        if result is not None:
-            assert same_values(result.ravel(), expected)
+        for algorithm, isa in FORCED:
+            with naming(algorithm, isa, part, activation):
+                result = run(problem, x, weights, bias, algorithm, isa)
+                if result is not None:
+                    assert same_values(result.ravel(), expected)
 
 
 SPECIAL = [np.nan, np.inf, -np.inf, -1.0, 7.0, 0.0, 3.0]
 
 
-@every_kernel
 @every_dtype
 @pytest.mark.parametrize("layout", ("channels_last", "channels_first"))
-def test_nan_and_infinity(layout, dtype, algorithm, isa):
+def test_nan_and_infinity(layout, dtype):
     # As pixels, and as biases; enough of each for whole vectors and a rest.
     values = np.array(SPECIAL * 11, DTYPES[dtype])
     for as_bias, activation in itertools.product(
@@ -219,24 +222,24 @@ def test_nan_and_infinity(layout, dtype, algorithm, isa):
             x = values.reshape(case.input_shape)
         w = np.ones(case.filter_shape, values.dtype)
         problem = case.problem(core, "forward", dtype, bias=True, activation=activation)
-        result = run(problem, x, w, bias, algorithm, isa)
-        if result is None:
-            continue
         exact = finish(case.exact("forward", x, w), bias, activation, layout)
         assert np.isnan(exact).any()
-        assert same_values(result, exact)
+        for algorithm, isa in FORCED:
+            with naming(algorithm, isa, as_bias, activation):
+                result = run(problem, x, w, bias, algorithm, isa)
+                assert result is None or same_values(result, exact)
 
 
-@every_kernel
-def test_a_stock_op_agrees_on_nan(algorithm, isa):
+def test_a_stock_op_agrees_on_nan():
     values = np.array(SPECIAL, np.float32).reshape(1, -1, 1)
     one = np.ones((1, 1, 1), np.float32)
     case = Case((values.size,), (1,), 1, 1)
     for activation, stock in (("relu", tf.nn.relu), ("relu6", tf.nn.relu6)):
         problem = case.problem(core, "forward", activation=activation)
-        result = run(problem, values, one, None, algorithm, isa)
-        if result is not None:
-            assert same_values(result, stock(values))
+        for algorithm, isa in FORCED:
+            with naming(algorithm, isa, activation):
+                result = run(problem, values, one, None, algorithm, isa)
+                assert result is None or same_values(result, stock(values))
 
 
 def test_bad_problem():
@@ -275,6 +278,11 @@ def test_bad_bias():
 # The op.
 
 
+def accepted(problem):
+    """Names of the algorithms that take a problem."""
+    return [row["algorithm"] for row in problem.explain() if row["refusal"] is None]
+
+
 def attributes(case, **changes):
     return {
         "strides": case.strides,
@@ -288,36 +296,36 @@ def attributes(case, **changes):
     }
 
 
-@every_epilogue
 @every_dtype
 @pytest.mark.parametrize("case", SMALL.values(), ids=SMALL)
-def test_op_has_the_bits_of_the_core(case, dtype, has_bias, activation):
-    x, w = judged(case, "forward", dtype)[0]
-    bias = case.bias(dtype) if has_bias else None
-    problem = case.problem(core, "forward", dtype, bias=has_bias, activation=activation)
-    for row in problem.explain():
-        if row["refusal"] is None:
-            given = attributes(case, algorithm=row["algorithm"], activation=activation)
+def test_op_has_the_bits_of_the_core(case, dtype):
+    x, w = case.operands("forward", dtype)
+    for has_bias, activation in EPILOGUES:
+        bias = case.bias(dtype) if has_bias else None
+        options = {"bias": has_bias, "activation": activation}
+        problem = case.problem(core, "forward", dtype, **options)
+        for algorithm in accepted(problem):
+            given = attributes(case, algorithm=algorithm, activation=activation)
             result = ops.kconv_conv(x, w, [bias] if has_bias else [], [], [], **given)
-            alone = problem.run(x, w, bias=bias, algorithm=row["algorithm"])["result"]
-            assert result.numpy().tobytes() == alone.tobytes()
+            alone = problem.run(x, w, bias=bias, algorithm=algorithm)["result"]
+            assert result.numpy().tobytes() == alone.tobytes(), (algorithm, options)
 
 
-@every_epilogue
 @pytest.mark.parametrize("case", SMALL.values(), ids=SMALL)
-def test_op_of_the_input_gradient_has_the_bits_of_the_core(case, has_bias, activation):
+def test_op_of_the_input_gradient_has_the_bits_of_the_core(case):
     pass_ = "input_gradient"
-    dy, w = judged(case, pass_, "float32")[0]
-    bias = case.bias(pass_=pass_) if has_bias else None
-    problem = case.problem(core, pass_, bias=has_bias, activation=activation)
-    for row in problem.explain():
-        if row["refusal"] is None:
-            given = attributes(case, algorithm=row["algorithm"], activation=activation)
+    dy, w = case.operands(pass_)
+    for has_bias, activation in EPILOGUES:
+        bias = case.bias(pass_=pass_) if has_bias else None
+        options = {"bias": has_bias, "activation": activation}
+        problem = case.problem(core, pass_, **options)
+        for algorithm in accepted(problem):
+            given = attributes(case, algorithm=algorithm, activation=activation)
             result = ops.kconv_conv_backprop_input(
                 case.input_shape, w, dy, [bias] if has_bias else [], **given
             )
-            alone = problem.run(dy, w, bias=bias, algorithm=row["algorithm"])["result"]
-            assert result.numpy().tobytes() == alone.tobytes()
+            alone = problem.run(dy, w, bias=bias, algorithm=algorithm)["result"]
+            assert result.numpy().tobytes() == alone.tobytes(), (algorithm, options)
 
 
 @pytest.mark.parametrize("shape", [(5,), (1,), (), (4, 1)])

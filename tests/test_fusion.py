@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from acceptance import takes
-from problems import EPILOGUES, PASSES, SMALL, Case, judged
+from problems import EPILOGUES, PASSES, SMALL, Case, judged, naming
 from reference import assert_accurate
 from tiling import tolerance
 
@@ -24,7 +24,6 @@ EPILOGUE_OPS = {"BiasAdd", "AddV2", "Add", "Relu", "Relu6", "Maximum"}
 STOCK = {"linear": tf.identity, "relu": tf.nn.relu, "relu6": tf.nn.relu6}
 
 every_epilogue = pytest.mark.parametrize(("has_bias", "activation"), EPILOGUES)
-every_algorithm = pytest.mark.parametrize("algorithm", ALGORITHMS)
 
 
 def arguments(case):
@@ -65,15 +64,15 @@ def together(case, x, w, b, activation, algorithm="auto"):
 # The operation.
 
 
-@every_algorithm
 @pytest.mark.parametrize("case", SMALL.values(), ids=SMALL)
-def test_conv_is_right(case, algorithm):
-    if not takes(algorithm, case, "float32"):
-        return
-    (x, w), expected = judged(case, "forward", "float32", algorithm=algorithm)
+def test_conv_is_right(case):
     bias = case.bias()
-    y = together(case, x, w, bias, "relu", algorithm)
-    assert_accurate(y.numpy(), *case.finished(expected, bias, "relu"))
+    for algorithm in ALGORITHMS:
+        if takes(algorithm, case, "float32"):
+            (x, w), expected = judged(case, "forward", "float32", algorithm=algorithm)
+            y = together(case, x, w, bias, "relu", algorithm)
+            with naming(algorithm):
+                assert_accurate(y.numpy(), *case.finished(expected, bias, "relu"))
 
 
 @pytest.mark.parametrize("algorithm", EXACT)
@@ -132,18 +131,21 @@ def assert_close(results, expected, allowed=1e-12):
             assert error <= allowed * max(1, tf.reduce_max(tf.abs(exact)))
 
 
-@pytest.mark.parametrize("algorithm", EXACT[:-1])
 @every_epilogue
 @pytest.mark.parametrize("name", GRADIENT_CASES)
-def test_gradients(name, has_bias, activation, algorithm):
+def test_gradients(name, has_bias, activation):
     case = SMALL[name]
-    if not takes(algorithm, case, "float64"):
-        return
     operands, dy = float64s(case, has_bias)
     expected = gradients(lambda *t: apart(case, *t, activation), operands, dy)
-    for wrap in (lambda function: function, tf.function):
-        function = wrap(lambda *t: together(case, *t, activation, algorithm))
-        assert_close(gradients(function, operands, dy), expected)
+    for algorithm in EXACT[:-1]:
+        if not takes(algorithm, case, "float64"):
+            continue
+        for wrap in (lambda function: function, tf.function):
+            function = wrap(
+                lambda *t, name=algorithm: together(case, *t, activation, name)
+            )
+            with naming(algorithm):
+                assert_close(gradients(function, operands, dy), expected)
 
 
 @pytest.mark.parametrize(

@@ -113,7 +113,7 @@ def test_first_order_by_differences(case, algorithm):
     assert_close(theory, differences, 1e-9)
 
 
-@pytest.mark.parametrize("algorithm", OURS)
+@pytest.mark.parametrize("algorithm", ("auto", "gemm"))
 def test_second_order_by_differences(algorithm):
     @tf.function
     def gradients(x, w, dy):

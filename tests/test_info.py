@@ -106,14 +106,16 @@ def test_what_fails_does_not_hide_the_rest(monkeypatch, capsys):
     assert "It is broken." in capsys.readouterr().out
 
 
-def test_without_compiled_parts():
+def test_a_process_without_compiled_parts_and_of_strict_accuracy():
     environment = {**os.environ, "KCONV_DISABLE_NATIVE": "1"}
+    environment["KCONV_ACCURACY"] = "strict"
     command = [sys.executable, "-W", "ignore", "-m", "kconv", "info", "--json"]
     told = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert told.returncode == 0, told.stderr
     facts = json.loads(told.stdout)
     assert "switches kconv's kernels off" in facts["build"]["TensorFlow ops"]
     assert facts["build"]["algorithms"] == ["builtin"]
+    assert facts["settings"]["accuracy"] == "strict"
     assert [name for name, section in facts.items() if "error" in section] == []
 
 

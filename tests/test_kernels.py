@@ -10,7 +10,17 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from acceptance import takes
-from problems import CASES, DTYPES, LARGE, PASSES, SMALL, Case, judged, magnitude
+from problems import (
+    CASES,
+    DTYPES,
+    LARGE,
+    PASSES,
+    SMALL,
+    Case,
+    judged,
+    magnitude,
+    naming,
+)
 from reference import assert_accurate
 from tiling import outputs_of, spoiled
 
@@ -27,8 +37,6 @@ HALF_TYPES = ("bfloat16", "float16")
 every_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 every_pass = pytest.mark.parametrize("pass_", PASSES)
 every_dtype = pytest.mark.parametrize("dtype", DTYPES)
-every_algorithm = pytest.mark.parametrize("algorithm", core.algorithms())
-every_kernel = pytest.mark.parametrize(("algorithm", "isa"), FORCED)
 every_strict_kernel = pytest.mark.parametrize(("algorithm", "isa"), STRICT)
 
 
@@ -56,81 +64,92 @@ def run(problem, a, b, algorithm, isa, **options):
 # Results.
 
 
-@every_kernel
+# All kernels in one test of a problem: the reference is by far the slowest of them.
+
+
 @every_dtype
 @every_pass
 @every_case
-def test_result_is_accurate(case, pass_, dtype, algorithm, isa):
+def test_result_is_accurate(case, pass_, dtype):
     (a, b), _ = judged(case, pass_, dtype)
-    result = run(case.problem(core, pass_, dtype), a, b, algorithm, isa, guard=64)
-    if result is not None:
-        assert_accurate(result, *judged(case, pass_, dtype, algorithm=algorithm)[1])
-
-
-@every_pass
-@every_dtype
-@every_case
-def test_who_may_refuse(case, pass_, dtype):
     problem = case.problem(core, pass_, dtype)
-    for algorithm in core.algorithms():
-        accepted = refusal(problem, algorithm) is None
-        assert accepted == takes(algorithm, case, dtype)
+    for algorithm, isa in FORCED:
+        with naming(algorithm, isa):
+            result = run(problem, a, b, algorithm, isa, guard=64)
+            if result is not None:
+                expected = judged(case, pass_, dtype, algorithm=algorithm)[1]
+                assert_accurate(result, *expected)
 
 
-@every_kernel
+@every_case
+def test_who_may_refuse(case):
+    for pass_, dtype in itertools.product(PASSES, DTYPES):
+        problem = case.problem(core, pass_, dtype)
+        for algorithm in core.algorithms():
+            with naming(pass_, dtype, algorithm):
+                accepted = refusal(problem, algorithm) is None
+                assert accepted == takes(algorithm, case, dtype)
+
+
+# Rows and taps of the cases for those that are strict, and for those with tiles.
+EDGES = {"strict": ((*range(1, 9), 13), (1, 2)), "winograd": ((1, 4, 6, 7, 13), (3, 5))}
+
+
+@pytest.mark.parametrize("kind", EDGES)
 @every_dtype
 @every_pass
-def test_edges_of_register_tiles(pass_, dtype, algorithm, isa):
+def test_edges_of_register_tiles(pass_, dtype, kind):
     columns = [1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 47, 49, 63, 64, 65, 81]
-    heights, kernels = [*range(1, 9), 13], (1, 2)
-    if outputs_of(algorithm):
-        heights, kernels = (1, 4, 6, 7, 13), (3, 5)
-    for rows, n, taps in itertools.product(heights, columns, kernels):
+    kernels = STRICT if kind == "strict" else sorted({*FORCED} - {*STRICT})
+    for rows, n, taps in itertools.product(EDGES[kind][0], columns, EDGES[kind][1]):
         pads = ((taps - 1, 0),)
         case = {
             "forward": Case((rows,), (taps,), 3, n, padding=pads),
             "input_gradient": Case((rows,), (taps,), n, 3, padding=pads),
             "filter_gradient": Case((3,), (taps,), rows, n, padding=pads),
         }[pass_]
+        problem = case.problem(core, pass_, dtype)
         a, b = case.operands(pass_, dtype)
-        result = run(case.problem(core, pass_, dtype), a, b, algorithm, isa, guard=64)
-        if result is not None:
-            plain_sum = case.exact(pass_, np.abs(a), np.abs(b))
-            error = magnitude(algorithm, case, pass_, a, b, plain_sum)
-            assert_accurate(result, case.exact(pass_, a, b), error)
+        exact = case.exact(pass_, a, b)
+        plain_sum = case.exact(pass_, np.abs(a), np.abs(b))
+        for algorithm, isa in kernels:
+            with naming(algorithm, isa, case):
+                result = run(problem, a, b, algorithm, isa, guard=64)
+                if result is not None:
+                    error = magnitude(algorithm, case, pass_, a, b, plain_sum)
+                    assert_accurate(result, exact, error)
 
 
-@every_algorithm
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @every_pass
 @every_case
-def test_same_bits_for_any_number_of_threads(case, pass_, dtype, algorithm):
+def test_same_bits_for_any_number_of_threads(case, pass_, dtype):
     problem = case.problem(core, pass_, dtype)
-    a, b = judged(case, pass_, dtype)[0]
-    for isa in core.isas():
-        results = [
-            run(problem, a, b, algorithm, isa, threads=threads, guard=4096)
-            for threads in (1, 2, 5)
-        ]
-        if results[0] is not None:
-            assert len({result.tobytes() for result in results}) == 1
+    a, b = case.operands(pass_, dtype)
+    for algorithm, isa in FORCED:
+        with naming(algorithm, isa):
+            results = [
+                run(problem, a, b, algorithm, isa, threads=threads, guard=4096)
+                for threads in (1, 2, 5)
+            ]
+            if results[0] is not None:
+                assert len({result.tobytes() for result in results}) == 1
 
 
-@every_kernel
 @every_dtype
 @every_pass
-def test_operands_need_no_alignment(pass_, dtype, algorithm, isa):
+def test_operands_need_no_alignment(pass_, dtype):
     case = SMALL["2d_same"]
     problem = case.problem(core, pass_, dtype)
-    if refusal(problem, algorithm) is not None:
-        return
-    (a, b), expected = judged(case, pass_, dtype, algorithm=algorithm)
-    for skip in (1, 3):
+    size = np.dtype(DTYPES[dtype]).itemsize
+    for (algorithm, isa), skip in itertools.product(FORCED, (1, 3)):
+        if refusal(problem, algorithm) is not None:
+            continue
+        (a, b), expected = judged(case, pass_, dtype, algorithm=algorithm)
         a, b = (shifted(v, skip) for v in (a, b))
-        size = np.dtype(DTYPES[dtype]).itemsize
-        assert_accurate(
-            run(problem, a, b, algorithm, isa, guard=skip * size), *expected
-        )
+        with naming(algorithm, isa, skip):
+            result = run(problem, a, b, algorithm, isa, guard=skip * size)
+            assert_accurate(result, *expected)
 
 
 def shifted(array, skip):
@@ -140,32 +159,37 @@ def shifted(array, skip):
     return room[skip:].reshape(array.shape)
 
 
-@every_kernel
 @every_pass
 @pytest.mark.parametrize("case", SMALL.values(), ids=SMALL)
-def test_nan_and_infinity_go_where_their_windows_are(case, pass_, algorithm, isa):
+def test_nan_and_infinity_go_where_their_windows_are(case, pass_):
     problem = case.problem(core, pass_)
-    if refusal(problem, algorithm) is not None:
-        return
-    (a, b), (_, error) = judged(case, pass_, "float32", algorithm=algorithm)
-    for place in {0, a.size // 2, a.size - 1} if a.size else ():
-        for poison in (np.nan, np.inf):
-            poisoned = a.copy()
-            poisoned.flat[place] = poison
-            result = run(problem, poisoned, b, algorithm, isa)
-            with np.errstate(invalid="ignore"):
-                exact = case.exact(pass_, poisoned, b)
-            lost = hit = ~np.isfinite(exact)
-            if outputs_of(algorithm):
-                # With them all outputs of a tile may be lost.
-                place_in_a = np.unravel_index(place, a.shape)
-                lost = spoiled(algorithm, case, pass_, place_in_a)
-                assert not (hit & ~lost).any()
-                assert not np.isfinite(result[hit]).any()
-            else:
-                assert_same_values(result[hit], exact[hit])
-            kept = (np.where(lost, 0, v) for v in (result, exact, error))
-            assert_accurate(*kept)
+    a, b = case.operands(pass_)
+    places = {0, a.size // 2, a.size - 1} if a.size else ()
+    for place, poison in itertools.product(places, (np.nan, np.inf)):
+        poisoned = a.copy()
+        poisoned.flat[place] = poison
+        with np.errstate(invalid="ignore"):
+            exact = case.exact(pass_, poisoned, b)
+        for algorithm, isa in FORCED:
+            with naming(algorithm, isa, place, poison):
+                result = run(problem, poisoned, b, algorithm, isa)
+                if result is not None:
+                    assert_poisoned(result, exact, case, pass_, algorithm, place)
+
+
+def assert_poisoned(result, exact, case, pass_, algorithm, place):
+    """Holds what is finite against the reference, and the rest to its places."""
+    (a, _), (_, error) = judged(case, pass_, "float32", algorithm=algorithm)
+    lost = hit = ~np.isfinite(exact)
+    if outputs_of(algorithm):
+        # With them all outputs of a tile may be lost.
+        lost = spoiled(algorithm, case, pass_, np.unravel_index(place, a.shape))
+        assert not (hit & ~lost).any()
+        assert not np.isfinite(result[hit]).any()
+    else:
+        assert_same_values(result[hit], exact[hit])
+    kept = (np.where(lost, 0, v) for v in (result, exact, error))
+    assert_accurate(*kept)
 
 
 @every_strict_kernel
@@ -226,17 +250,17 @@ def test_runs_side_by_side():
 # What a problem says of itself.
 
 
-@every_pass
 @every_case
-def test_problem_describes_itself(case, pass_):
-    problem = case.problem(core, pass_, "bfloat16")
-    assert (problem.pass_, problem.dtype) == (pass_, "bfloat16")
-    assert problem.layout == case.layout
-    assert problem.input_shape == case.input_shape
-    assert problem.filter_shape == case.filter_shape
-    assert problem.output_shape == case.output_shape
-    terms = np.prod(case.filter_shape[:-1], dtype=float)
-    assert problem.macs == np.prod(case.output_shape, dtype=float) * terms
+def test_problem_describes_itself(case):
+    for pass_ in PASSES:
+        problem = case.problem(core, pass_, "bfloat16")
+        assert (problem.pass_, problem.dtype) == (pass_, "bfloat16")
+        assert problem.layout == case.layout
+        assert problem.input_shape == case.input_shape
+        assert problem.filter_shape == case.filter_shape
+        assert problem.output_shape == case.output_shape
+        terms = np.prod(case.filter_shape[:-1], dtype=float)
+        assert problem.macs == np.prod(case.output_shape, dtype=float) * terms
 
 
 @every_pass
@@ -260,7 +284,7 @@ def test_auto_takes_the_cheapest(case, pass_):
         names = {row["algorithm"] for row in strict}
         assert names == {name for name, _ in STRICT if name in names}
         assert problem.choose(isa, "auto:strict") in names
-        report = problem.run(*judged(case, pass_, "float32")[0], isa=isa)
+        report = problem.run(*case.operands(pass_), isa=isa)
         assert (report["algorithm"], report["isa"]) == (best, isa)
     assert problem.choose() == problem.choose(core.isas()[-1])
 
@@ -268,28 +292,28 @@ def test_auto_takes_the_cheapest(case, pass_):
 @every_dtype
 @every_pass
 @pytest.mark.parametrize("groups", [1, 16])
-@pytest.mark.parametrize("kernel_size", [(1, 1), (3, 3), (7, 7)])
-@pytest.mark.parametrize("channels", [16, 64, 512, 2048])
-def test_workspace_has_a_bound(channels, kernel_size, groups, pass_, dtype):
+def test_workspace_has_a_bound(groups, pass_, dtype):
     # 1 MiB for each thread. Beside it, whatever the image: the filter gradient's
     # slices, at most 32 partial results of blocks of 192 x 256 sums, or the packed
     # filter, at most 64 MiB.
     partial_sums = 32 * 192 * 256 * (8 if dtype == "float64" else 4)
     bound = 2**20 + (partial_sums if pass_ == "filter_gradient" else 2**26)
 
-    def workspace(size):
-        case = Case((size,) * 2, kernel_size, channels, channels, 8, groups)
+    def workspace(size, channels, kernel):
+        case = Case((size,) * 2, kernel, channels, channels, 8, groups)
         rows = case.problem(core, pass_, dtype).explain()
         return {row["algorithm"]: row["workspace"] for row in rows}
 
-    of_size = {size: workspace(size) for size in (8, 32, 256, 1024, 4096)}
-    assert of_size[4096] == of_size[1024]
-    for of_algorithm in of_size.values():
-        assert max(of_algorithm["direct"], of_algorithm["gemm"]) <= bound
-        # Winograd's: the frequencies of some tiles, and partial filters.
-        for algorithm, workspace in of_algorithm.items():
-            if outputs_of(algorithm) and workspace is not None:
-                assert workspace <= 2**28
+    for channels, taps in itertools.product((16, 64, 512, 2048), (1, 3, 7)):
+        sizes = (8, 32, 256, 1024, 4096)
+        of_size = {size: workspace(size, channels, (taps, taps)) for size in sizes}
+        assert of_size[4096] == of_size[1024]
+        for of_algorithm in of_size.values():
+            assert max(of_algorithm["direct"], of_algorithm["gemm"]) <= bound
+            # Winograd's: the frequencies of some tiles, and partial filters.
+            for algorithm, most in of_algorithm.items():
+                if outputs_of(algorithm) and most is not None:
+                    assert most <= 2**28
 
 
 # Instruction sets.

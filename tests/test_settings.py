@@ -180,18 +180,6 @@ def test_environment(monkeypatch):
         assert settings._from_environment() == "fast"
 
 
-def test_environment_of_a_process():
-    script = "import kconv; print(kconv.accuracy())"
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        env={**os.environ, "KCONV_ACCURACY": "strict"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout.split() == ["strict"]
-
-
 @pytest.fixture
 def limited():
     """Forgets a limit."""
