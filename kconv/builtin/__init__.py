@@ -2,8 +2,8 @@
 
 `run` is one stock kernel for one pass, and `refusal` says which problems it does not
 take. What it would cost the core knows; choosing between it and kconv is left to
-`kconv.dispatch`. `conv`, `conv_transpose` and `deform_conv` compute any convolution with
-stock ops, at whatever price, for the places where kconv's own kernels cannot run.
+`kconv.dispatch`. `conv`, `conv_transpose` and `deform_conv` compute any convolution
+with stock ops, at whatever price, for the places where kconv's own kernels cannot run.
 """
 
 from kconv.builtin.choice import refusal

@@ -68,8 +68,8 @@ def deformable_weights(weight, bias=None, offset_weight=None, offset_bias=None):
     of_group = arrays["weight"].shape[1]
     if branch.shape[2:] != size or branch.shape[0] % (size[0] * size[1]):
         raise ValueError(
-            "`offset_weight` must be of the size of `weight`, and of 2 or 3 filters for "
-            f"each tap of each offset group. Received: {told}"
+            "`offset_weight` must be of the size of `weight`, and of 2 or 3 filters "
+            f"for each tap of each offset group. Received: {told}"
         )
     if branch.shape[1] % of_group:
         raise ValueError(

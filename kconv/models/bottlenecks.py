@@ -22,8 +22,8 @@ def trunk(x, layers, blocks, width, groups=1, refined=None, inner_of=None):
         groups: Int, the groups of the 3x3 convolutions.
         refined: None, or a function of a KerasTensor, what is about to be added, and a
             string, the prefix of names. It returns what is added in its place.
-        inner_of: None, or a function of a stage, an int from 2 on. It returns a function
-            of the arguments of `parts.conv`, which makes its 3x3 convolutions.
+        inner_of: None, or a function of a stage, an int from 2 on. It returns what
+            makes its 3x3 convolutions: a function of the arguments of `parts.conv`.
 
     Returns:
         A KerasTensor.

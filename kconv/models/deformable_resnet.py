@@ -63,8 +63,8 @@ def DeformableResNet50(
     >>> model.output_shape
     (None, 10)
 
-    Source: Zhu, Hu, Lin, Dai, "Deformable ConvNets v2: more deformable, better results",
-    CVPR 2019 (arXiv:1811.11168), section 3.1.
+    Source: Zhu, Hu, Lin, Dai, "Deformable ConvNets v2: more deformable, better
+    results", CVPR 2019 (arXiv:1811.11168), section 3.1.
     """
     blocks = checked_blocks(blocks, 4)
     frame = Frame(
