@@ -387,7 +387,7 @@ def run_op(pass_, operands, options, sizes_dtype=tf.int32, **changes):
             x, w, offsets, out_backprop=dy, **given
         )
         return [dx, doffsets, *dmask]
-    sizes = tf.constant(tf.shape(w), sizes_dtype)
+    sizes = tf.shape(w, sizes_dtype)
     return [
         ops.kconv_deform_conv_backprop_filter(
             x, sizes, offsets, out_backprop=dy, **given
@@ -414,24 +414,11 @@ def test_shapes_known_only_at_run_time(pass_):
     operands, _ = case.judged("float32")
     expected = run(pass_, operands, case.options)
     function = tf.function(
-        lambda *operands: (
-            run_op(pass_, operands, case.options)
-            if pass_ != "filter_gradient"
-            else run_filter_gradient(operands, case.options)
-        ),
+        lambda *operands: run_op(pass_, operands, case.options),
         input_signature=[tf.TensorSpec(None, tf.float32)] * 5,
     )
     for result, alone in zip(function(*operands), expected, strict=True):
         assert result.numpy().tobytes() == alone.tobytes()
-
-
-def run_filter_gradient(operands, options):
-    x, w, offsets, mask, dy = operands
-    return [
-        ops.kconv_deform_conv_backprop_filter(
-            x, tf.shape(w), offsets, [mask], dy, **attributes(options)
-        )
-    ]
 
 
 def shapes_of(pass_, x, w, offsets, mask, dy, **changes):
