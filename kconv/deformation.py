@@ -115,8 +115,7 @@ def deform_conv(spec, inputs, kernel, offsets, mask=None, epilogue=NO_EPILOGUE):
     Returns:
         A tensor.
     """
-    missing = not hasattr(native.ops(), "kconv_deform_conv")
-    if why_stock(AUTO, inputs.dtype.name) or missing:
+    if why_stock(AUTO, inputs.dtype.name):
         return builtin.deform_conv(spec, inputs, kernel, offsets, mask, epilogue)
     return native.ops().kconv_deform_conv(
         input=inputs,

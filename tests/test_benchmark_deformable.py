@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from kconv import cli
-from kconv.benchmark import deformable, references
+from kconv.benchmark import deformable, deformable_problem, references
 from kconv.benchmark.deformable_problem import PASSES, Deformable
 
 SMALL = ((5, 4),)
@@ -43,6 +43,7 @@ def test_candidates_compute_what_they_say(pass_):
 
 
 def test_command(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(deformable_problem, "KERNEL", 1)  # short graphs
     run = deformable.run
     monkeypatch.setattr(deformable, "run", lambda **o: run(**o, layers=SMALL))
     threads = str(tf.config.threading.get_intra_op_parallelism_threads() or 2)
@@ -66,6 +67,7 @@ def test_command(tmp_path, monkeypatch, capsys):
 
 
 def test_without_kernels(monkeypatch):
+    monkeypatch.setattr(deformable_problem, "KERNEL", 1)
     monkeypatch.setattr(deformable, "has_kernels", lambda: False)
     with deformable.DeformableBenchmark(repeats=1) as benchmark:
         result = benchmark.measure(Deformable(5, 4, 1, "forward"))

@@ -185,7 +185,8 @@ def test_bias_and_activation(way):
 
 
 def test_in_xla():
-    (operands, options), *_ = (one.values for one in CASES if one.id == "offset_groups")
+    # To compile all taps of a large kernel takes long.
+    operands, options = case("", kernel=(1, 2), offset_groups=3, groups=2).values
     function = deform(**options)
     compiled = tf.function(lambda *o: with_gradients(function, o), jit_compile=True)
     wanted = with_gradients(lambda *ops: expected(ops, options), operands)
@@ -196,10 +197,10 @@ def test_in_xla():
 
 @pytest.mark.parametrize("padding", ["valid", "same", ((2, 1), (0, 3))])
 def test_unknown_sizes(way, padding):
-    options = {"padding": padding, "strides": 2}
-    (operands, options) = case("", masked=False, **options).values
+    options = {"padding": padding, "strides": 2, "kernel": (2, 1)}
+    operands, options = case("", masked=False, **options).values
     kernel = operands[1]
-    shapes = [(None, None, None, 6), (None, None, None, 18)]
+    shapes = [(None, None, None, 6), (None, None, None, 4)]
     signature = [tf.TensorSpec(shape, "float64") for shape in shapes]
     function = tf.function(
         lambda x, offsets: kconv.ops.deform_conv(x, kernel, offsets, **options),
@@ -318,7 +319,7 @@ def test_second_derivatives(way):
     if way == "stock":
         assert second().shape == operands[0].shape
     else:
-        with pytest.raises(Exception, match=r"(?i)second-order .*deformable"):
+        with pytest.raises(NotImplementedError, match="Second-order .*deformable"):
             second()
 
 
