@@ -291,6 +291,13 @@ def test_profile():
     assert profile.layers[1].receptive_field == "3-5"
 
 
+def test_only_the_offset_branch_is_tuned():
+    model = keras.Sequential([keras.Input((8, 8, 6)), make(modulated=True)])
+    problems, omitted = kconv.tuner.problems.collect(model, None, (1,), ("forward",))
+    assert [one.filter_shape for one in problems] == [(3, 3, 6, 27)]
+    assert omitted == []
+
+
 def torch_layer(x, weight, bias, branch, branch_bias, stride, groups, modulated):
     """What mmcv's ModulatedDeformConv2dPack computes with padding=1."""
     x = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))

@@ -197,10 +197,10 @@ def test_in_xla():
 
 @pytest.mark.parametrize("padding", ["valid", "same", ((2, 1), (0, 3))])
 def test_unknown_sizes(way, padding):
-    options = {"padding": padding, "strides": 2, "kernel": (2, 1)}
-    operands, options = case("", masked=False, **options).values
+    options = {"padding": padding, "strides": 2, "offset_groups": 3}
+    operands, options = case("", kernel=(2, 1), masked=False, **options).values
     kernel = operands[1]
-    shapes = [(None, None, None, 6), (None, None, None, 4)]
+    shapes = [(None, None, None, 6), (None, None, None, 12)]
     signature = [tf.TensorSpec(shape, "float64") for shape in shapes]
     function = tf.function(
         lambda x, offsets: kconv.ops.deform_conv(x, kernel, offsets, **options),
@@ -307,20 +307,41 @@ def test_second_derivatives(way):
     (operands, options), *_ = (one.values for one in CASES if one.id == "one_tap")
     operands = [tf.constant(one) for one in operands]
 
-    def second():
+    def second(function):
         with tf.GradientTape() as outer:
-            outer.watch(operands[0])
+            outer.watch(operands)
             with tf.GradientTape() as inner:
-                inner.watch(operands[1])
-                y = tf.reduce_sum(deform(**options)(*operands) ** 2)
-            slope = inner.gradient(y, operands[1])
-        return outer.gradient(slope, operands[0])
+                inner.watch(operands)
+                y = tf.reduce_sum(function(*operands) ** 2)
+            slopes = inner.gradient(y, operands)
+            total = tf.add_n([tf.reduce_sum(tf.sin(slope)) for slope in slopes])
+        return outer.gradient(total, operands)
 
-    if way == "stock":
-        assert second().shape == operands[0].shape
-    else:
-        with pytest.raises(NotImplementedError, match="Second-order .*deformable"):
-            second()
+    if way == "kconv":
+        with pytest.raises(NotImplementedError, match=r"^Second-order .* deformable"):
+            second(deform(**options))
+        return
+    wanted = second(lambda *ops: expected(ops, options))
+    for value, other in zip(second(deform(**options)), wanted, strict=True):
+        np.testing.assert_allclose(value, other, atol=1e-11 * np.abs(other).max())
+
+
+def test_forward_mode(way):
+    (operands, options), *_ = (one.values for one in CASES if one.id == "one_tap")
+    operands = [tf.constant(one) for one in operands]
+    direction = tf.constant(random(*operands[2].shape, seed=3))
+
+    def push(function):
+        with tf.autodiff.ForwardAccumulator(operands[2], direction) as accumulator:
+            y = function(*operands)
+        return accumulator.jvp(y)
+
+    if way == "kconv":
+        with pytest.raises(NotImplementedError, match=r"^Second-order .* deformable"):
+            push(deform(**options))
+        return
+    wanted = push(lambda *ops: expected(ops, options))
+    np.testing.assert_allclose(push(deform(**options)), wanted, atol=1e-12)
 
 
 @pytest.mark.parametrize("masked", [False, True])
@@ -347,6 +368,9 @@ def test_in_a_functional_model(masked, tmp_path):
         1 + expected([x, kernel, offsets, *([mask] if masked else [])], options), 0
     )
     np.testing.assert_allclose(model(given), wanted, atol=2e-5)
+    _, report = kconv.revert(model, return_report=True)
+    reasons = [row.reason for row in report]
+    assert reasons == ["Keras cannot run DeformConv in a graph."]
 
 
 def test_in_keras_fit_and_graphs():

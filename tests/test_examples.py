@@ -14,7 +14,7 @@ EXAMPLES = pathlib.Path(__file__).parents[1] / "examples"
 SEGMENT = "segment_flowers.py --size 16 --width 4 --images 16 --tests 16 --epochs 1"
 LENET = "lenet_digits.py --epochs 1 --batch 256"
 TWIN = "shufflenet_twin.py --size 32 --blocks 1 1 1 --epochs 1 --batch 700 --apart 1"
-DEFORMABLE = "deformable_shapes.py --epochs 1 --seeds 2 --filters 4"
+DEFORMABLE = "deformable_shapes.py --epochs 1 --seeds 1 --filters 4"
 
 
 @pytest.fixture
@@ -94,9 +94,8 @@ def test_deformable_shapes(run):
     assert (
         plain[0] >= deformable[0] == 10 * 4 + 37 * 4 + 18 * 37 + 37 * 8 + 18 * 37 + 90
     )
-    for _, *seeds, mean in (plain, deformable):
-        assert len(seeds) == 2
-        assert mean == pytest.approx(sum(seeds) / 2, abs=0.11)
+    for _, accuracy, mean in (plain, deformable):
+        assert 0 < accuracy == mean < 100
     better = number("read #% of the digits more", words)
     assert better == pytest.approx(deformable[-1] - plain[-1], abs=0.11)
     assert plot.std() > 0.05
