@@ -409,6 +409,18 @@ def test_ops_have_the_bits_of_the_core(name, pass_, dtype):
 
 
 @every_pass
+def test_ops_of_empty_tensors(pass_):
+    for batch, height in ((0, 4), (2, 0)):
+        case = Case((height, 5), (3, 3), 4, 6, batch)
+        operands = case.operands()
+        for found, expected in zip(
+            run_op(pass_, operands, PLAIN), run(pass_, operands, PLAIN), strict=True
+        ):
+            np.testing.assert_array_equal(found, expected)
+            assert not np.any(found)
+
+
+@every_pass
 def test_shapes_known_only_at_run_time(pass_):
     case = CASES["strides"]
     operands, _ = case.judged("float32")

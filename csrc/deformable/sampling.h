@@ -55,10 +55,9 @@ KCONV_INLINE Sample<T> Locate(T y, T x, T mask, int64_t height, int64_t width,
   if (y > T(-1) && y < static_cast<T>(height) && x > T(-1) &&
       x < static_cast<T>(width)) {
     const int64_t row = Floor(y), column = Floor(x);
-    const int upper = row >= 0 && row < height;
-    const int lower = row + 1 >= 0 && row + 1 < height;
-    const int left = column >= 0 && column < width;
-    const int right = column + 1 >= 0 && column + 1 < width;
+    // row is from -1 to height - 1, column alike.
+    const int upper = row >= 0, lower = row + 1 < height;
+    const int left = column >= 0, right = column + 1 < width;
     s.at = first + row * width + column;
     s.y = y - static_cast<T>(row);
     s.x = x - static_cast<T>(column);
