@@ -115,7 +115,6 @@ def train(filters, epochs, seed):
         model.compile(
             keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(3e-3, steps)),
             keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-            metrics=["accuracy"],
         )
     random = np.random.default_rng(seed)
     for _ in range(epochs):
@@ -124,9 +123,9 @@ def train(filters, epochs, seed):
         for name, model in models.items():
             options = {"batch_size": BATCH, "shuffle": False, "verbose": 0}
             model.fit(images, labels, **options)
-            held_out = digits.test_images, digits.test_labels
-            tested = model.evaluate(*held_out, verbose=0, return_dict=True)
-            accuracies[name].append(tested["accuracy"])
+            scores = model(digits.test_images).numpy()
+            right = scores.argmax(axis=1) == digits.test_labels
+            accuracies[name].append(float(right.mean()))
     return models, accuracies, digits
 
 
