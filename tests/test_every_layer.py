@@ -22,6 +22,8 @@ OURS_ALONE = ("DepthwiseConv3D", "SeparableConv3D")
 PLAIN = tuple(name for name in NAMES if name not in OURS_ALONE)
 GROUPED = tuple(name for name in NAMES if name.startswith("Conv"))
 PADDED = tuple(name for name in NAMES if "Transpose" not in name)
+# It is a plain convolution at first: test_deformable_layers.
+DEFORMABLE = ("DeformableConv2D",)
 POLICIES = ("float32", "float64", "mixed_float16", "mixed_bfloat16")
 
 
@@ -93,6 +95,12 @@ def test_all_other_layers_are_those_of_keras():
     assert set(layers.__all__) < set(dir(layers))
     with pytest.raises(AttributeError, match=r"Neither kconv\.layers nor keras"):
         _ = layers.Conv4D
+
+
+def test_every_convolution_is_here():
+    ours = {name for name in kconv.layers.__all__ if "Conv" in name}
+    others = {name for name in ours if "Convolution" in name}
+    assert ours - others == {*NAMES, *DEFORMABLE}
 
 
 @pytest.mark.parametrize("policy", POLICIES)
@@ -172,7 +180,7 @@ def definition(layer, x, pads, padded=None):
     return y
 
 
-@pytest.mark.parametrize("name", PADDED)
+@pytest.mark.parametrize("name", (*PADDED, *DEFORMABLE))
 @pytest.mark.parametrize("padding", ("same", "pairs"))
 def test_strides_with_dilation_and_pairs_of_pads(name, padding):
     rank = rank_of(name)

@@ -14,6 +14,7 @@ EXAMPLES = pathlib.Path(__file__).parents[1] / "examples"
 SEGMENT = "segment_flowers.py --size 16 --width 4 --images 16 --tests 16 --epochs 1"
 LENET = "lenet_digits.py --epochs 1 --batch 256"
 TWIN = "shufflenet_twin.py --size 32 --blocks 1 1 1 --epochs 1 --batch 700 --apart 1"
+DEFORMABLE = "deformable_shapes.py --epochs 1 --seeds 1 --filters 4"
 
 
 @pytest.fixture
@@ -79,6 +80,25 @@ def test_lenet_digits(run):
     assert number("LeNet-5 reads #% of 360", words) >= 5
     assert number("difference to stock Keras: # of", words) < 1e-4
     assert plot.std() > 0.1
+
+
+def test_deformable_shapes(run):
+    failure, words, plot = run(f"{DEFORMABLE} --least 1")
+    # No network is so much better; the rest is as it should be.
+    assert failure == "That is less than the 100% that was to be reached."
+    plain, deformable = (
+        [float(cell.rstrip("%")) for cell in line.split()[1:]]
+        for line in words.splitlines()
+        if line.startswith(("plain ", "deformable "))
+    )
+    assert (
+        plain[0] >= deformable[0] == 10 * 4 + 37 * 4 + 18 * 37 + 37 * 8 + 18 * 37 + 90
+    )
+    for _, accuracy, mean in (plain, deformable):
+        assert 0 < accuracy == mean < 100
+    better = number("read #% of the digits more", words)
+    assert better == pytest.approx(deformable[-1] - plain[-1], abs=0.11)
+    assert plot.std() > 0.05
 
 
 @pytest.mark.slow

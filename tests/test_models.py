@@ -12,6 +12,9 @@ from kconv.models.registry import APPLICATIONS, OWN
 COUNTS = {
     # torchvision's documentation of alexnet, `num_params`.
     "alexnet": (61_100_840, "all"),
+    # torchvision's resnet50, 25,557,032, and offset branches of 18 filters of 3x3 taps,
+    # with biases: 4 of 128 channels, 6 of 256, 3 of 512; test_deformable_layers has 27.
+    "deformable_resnet50": (26_137_874, "trainable"),
     # By table 1 of Szegedy et al. 2015: test_googlenet.
     "googlenet": (6_998_552, "trainable"),
     "googlenet_bn": (7_005_832, "trainable"),

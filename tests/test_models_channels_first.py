@@ -8,6 +8,7 @@ import kconv
 
 OPTIONS = {
     "alexnet": {"input_shape": (64, 70, 3)},
+    "deformable_resnet50": {"input_shape": (32, 40, 3), "blocks": (1, 1)},
     "googlenet": {"input_shape": (66, 80, 3), "auxiliary_heads": True},
     "googlenet_bn": {"input_shape": (48, 64, 3)},
     "hourglass2": {"input_shape": (16, 24, 3), "channels": 16, "order": 1},

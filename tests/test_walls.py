@@ -104,6 +104,20 @@ def algorithms_include_no_other(sources):
     return found
 
 
+def deformable_knows_no_algorithms(sources):
+    """Nor do these know of it: both stand on gemm/ and the headers of csrc/."""
+    return [
+        f"{path} includes {name}"
+        for path, text in sources.items()
+        for name, _ in includes(text)
+        if (
+            path.startswith("csrc/deformable/")
+            and re.match(r"(\.\./)?(algorithms|registry|prepared|choices)\b", name)
+        )
+        or (path.startswith("csrc/algorithms/") and "deformable/" in name)
+    ]
+
+
 def instruction_set_files_share_no_code(sources):
     """What an isa/ file sees, however indirectly, is plain headers and our own."""
     found = []
@@ -272,6 +286,9 @@ WALLS = {
     algorithms_include_no_other: {
         "csrc/algorithms/gemm/gemm.cc": '#include "algorithms/direct/direct.h"\n'
     },
+    deformable_knows_no_algorithms: {
+        "csrc/deformable/forward.cc": '#include "algorithms/gemm/blocking.h"\n'
+    },
     instruction_set_files_share_no_code: {
         "csrc/gemm/isa/avx2.cc": '#include "gemm/generic.h"\n',
         "csrc/gemm/generic.h": '#include "conv.h"\n',
@@ -324,6 +341,10 @@ MORE_VIOLATIONS = [
     (
         algorithms_include_no_other,
         {"csrc/algorithms/a/a.cc": '#include "../b/b.h"\n'},
+    ),
+    (
+        deformable_knows_no_algorithms,
+        {"csrc/algorithms/a/a.cc": '#include "deformable/sampling.h"\n'},
     ),
     (
         instruction_set_files_share_no_code,

@@ -6,12 +6,12 @@
 #include <pybind11/stl.h>
 
 #include <cstring>
-#include <memory>
-#include <new>
 #include <optional>
 
 #include "choices.h"
 #include "prepared.h"
+#include "python/arguments.h"
+#include "python/deformable.h"
 #include "python/thread_context.h"
 #include "registry.h"
 #include "stock.h"
@@ -21,75 +21,6 @@ namespace py = pybind11;
 
 namespace kconv {
 namespace {
-
-using Sizes = std::vector<int64_t>;
-
-std::string Repr(const py::handle& object) {
-  return py::str(py::repr(object)).cast<std::string>();
-}
-
-// The enumerator of a name, or a ValueError that lists the names.
-template <typename Enum>
-Enum Parse(const char* argument, const std::string& name,
-           const std::vector<std::pair<const char*, Enum>>& names) {
-  std::string known;
-  for (const auto& [candidate, value] : names) {
-    if (name == candidate) return value;
-    known += (known.empty() ? "\"" : ", \"") + std::string(candidate) + "\"";
-  }
-  throw py::value_error(std::string(argument) + " must be one of " + known +
-                        ". Received: " + argument + "=" + name);
-}
-
-Isa IsaOf(const std::string& name) {
-  if (name.empty()) return BestIsa();
-  for (Isa isa : UsableIsas()) {
-    if (name == IsaName(isa)) return isa;
-  }
-  throw py::value_error(
-      "isa must be one of kconv's usable instruction sets. "
-      "Received: isa=" +
-      name);
-}
-
-// Memory between two runs of canary bytes.
-class GuardedBuffer {
- public:
-  GuardedBuffer(int64_t bytes, int64_t guard) : bytes_(bytes), guard_(guard) {
-    const int64_t all = bytes + 2 * guard + 128;
-    memory_.reset(static_cast<unsigned char*>(
-        ::operator new(static_cast<size_t>(all), std::align_val_t(64))));
-    std::memset(memory_.get(), kCanary, static_cast<size_t>(all));
-  }
-
-  void* data() { return Begin(); }
-
-  bool Intact() const {
-    // The guard before the data reaches to its aligned start.
-    for (const unsigned char* p = memory_.get(); p != Begin(); ++p) {
-      if (*p != kCanary) return false;
-    }
-    for (int64_t i = 0; i < guard_; ++i) {
-      if (Begin()[bytes_ + i] != kCanary) return false;
-    }
-    return true;
-  }
-
- private:
-  static constexpr unsigned char kCanary = 0xA5;
-  struct Free {
-    void operator()(unsigned char* p) const {
-      ::operator delete(p, std::align_val_t(64));
-    }
-  };
-  unsigned char* Begin() const {
-    return memory_.get() + (guard_ + 63) / 64 * 64;
-  }
-
-  std::unique_ptr<unsigned char, Free> memory_;
-  int64_t bytes_;
-  int64_t guard_;
-};
 
 class PyProblem {
  public:
@@ -101,21 +32,10 @@ class PyProblem {
             const std::string& layout, const std::string& dtype, bool bias,
             const std::string& activation)
       : pass_(pass), layout_(layout), dtype_(dtype) {
-    problem_.pass = Parse<Pass>("pass_", pass,
-                                {{"forward", Pass::kForward},
-                                 {"input_gradient", Pass::kInputGradient},
-                                 {"filter_gradient", Pass::kFilterGradient}});
-    problem_.dtype = Parse<DType>("dtype", dtype,
-                                  {{"float32", DType::kFloat32},
-                                   {"float64", DType::kFloat64},
-                                   {"bfloat16", DType::kBFloat16},
-                                   {"float16", DType::kFloat16}});
+    problem_.pass = ParsePass(pass);
+    problem_.dtype = ParseDType(dtype);
     problem_.epilogue.bias = bias;
-    problem_.epilogue.activation =
-        Parse<Activation>("activation", activation,
-                          {{"linear", Activation::kNone},
-                           {"relu", Activation::kRelu},
-                           {"relu6", Activation::kRelu6}});
+    problem_.epilogue.activation = ParseActivation(activation);
     if (problem_.pass == Pass::kFilterGradient && !problem_.epilogue.Empty()) {
       throw py::value_error(
           "A bias or an activation follows the passes that write an image "
@@ -242,16 +162,7 @@ class PyProblem {
           "A bias must be given where the problem has one. Received: bias=" +
           Repr(py::cast(bias)));
     }
-    if (threads < 1 || threads > 1024) {
-      throw py::value_error(
-          "threads must be from 1 to 1024. Received: threads=" +
-          std::to_string(threads));
-    }
-    if (guard < 0 || guard > (1 << 20)) {
-      throw py::value_error(
-          "guard must be from 0 to 1048576. Received: guard=" +
-          std::to_string(guard));
-    }
+    CheckRun(threads, guard);
     ThreadContext ctx(threads);
     ctx.isa = IsaOf(isa_name);
     std::string error;
@@ -447,6 +358,7 @@ PYBIND11_MODULE(_core, m) {
            py::arg("bias") = py::none(), py::arg("prepared") = py::none())
       .def("prepare", &PyProblem::Prepare, py::arg("filter"),
            py::arg("algorithm") = "auto", py::arg("isa") = "");
+  DefineDeform(m);
 }
 
 }  // namespace

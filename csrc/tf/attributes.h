@@ -1,4 +1,4 @@
-// What the three ops have in common: their attributes, and the ConvShape that
+// What the ops have in common: their attributes, and the ConvShape that
 // these and the tensors' sizes make.
 
 #ifndef KCONV_TF_ATTRIBUTES_H_
@@ -20,19 +20,25 @@ struct Attributes {
   std::vector<int64_t> explicit_paddings;  // before, after, before, after, ...
   std::string padding;
   int64_t groups = 1;
-  std::string data_format;
-  std::string algorithm;
+  std::string data_format = "channels_last";
+  std::string algorithm = "auto";
 
   // Context: OpKernelConstruction or InferenceContext.
   template <typename Context>
   absl::Status Read(Context* ctx) {
+    absl::Status status = ctx->GetAttr("data_format", &data_format);
+    status.Update(ctx->GetAttr("algorithm", &algorithm));
+    return status.ok() ? ReadWindow(ctx) : status;
+  }
+
+  // The same for ops that have one layout and one algorithm.
+  template <typename Context>
+  absl::Status ReadWindow(Context* ctx) {
     absl::Status status = ctx->GetAttr("strides", &strides);
     status.Update(ctx->GetAttr("dilations", &dilations));
     status.Update(ctx->GetAttr("explicit_paddings", &explicit_paddings));
     status.Update(ctx->GetAttr("padding", &padding));
     status.Update(ctx->GetAttr("groups", &groups));
-    status.Update(ctx->GetAttr("data_format", &data_format));
-    status.Update(ctx->GetAttr("algorithm", &algorithm));
     return status.ok() ? Check() : status;
   }
 

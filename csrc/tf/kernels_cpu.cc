@@ -11,6 +11,7 @@
 #include "tf/filter_shape.h"
 #include "tf/huge_pages.h"
 #include "tf/intra_op_context.h"
+#include "tf/tensors.h"
 #include "tf/workspace_meter.h"
 
 namespace kconv::tf {
@@ -23,39 +24,6 @@ using tensorflow::OpKernelConstruction;
 using tensorflow::OpKernelContext;
 using tensorflow::Tensor;
 using tensorflow::TensorShape;
-
-DType DTypeOf(DataType type) {
-  switch (type) {
-    case tensorflow::DT_DOUBLE:
-      return DType::kFloat64;
-    case tensorflow::DT_BFLOAT16:
-      return DType::kBFloat16;
-    case tensorflow::DT_HALF:
-      return DType::kFloat16;
-    default:
-      return DType::kFloat32;
-  }
-}
-
-absl::Status ReadSizes(const Tensor& tensor, const char* name,
-                       std::vector<int64_t>* sizes) {
-  if (tensor.dims() != 1) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        name,
-        " must be a vector. Received: shape=", tensor.shape().DebugString()));
-  }
-  for (int64_t i = 0; i < tensor.NumElements(); ++i) {
-    sizes->push_back(tensor.dtype() == tensorflow::DT_INT32
-                         ? tensor.vec<int32_t>()(i)
-                         : tensor.vec<int64_t>()(i));
-  }
-  return absl::OkStatus();
-}
-
-std::vector<int64_t> SizesOf(const Tensor& tensor) {
-  const auto sizes = tensor.shape().dim_sizes();
-  return {sizes.begin(), sizes.end()};
-}
 
 Terms TermsOf(const Context& context) {
   Terms terms;

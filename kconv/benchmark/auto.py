@@ -277,7 +277,7 @@ def run(seed=0, count=200, passes=PASSES, dtypes=None, threads=2, csv=None, json
     environment = _environment(seed, threads)
     for name, value in environment.items():
         console.print(f"{name}: {value}", highlight=False)
-    watch = NoiseWatch(_fixed_work)
+    watch = NoiseWatch(fixed_work)
     verdicts = []
     with Progress(console=console, transient=True) as progress:
         task = progress.add_task("", total=count)
@@ -384,7 +384,8 @@ def _environment(seed, threads):
     }
 
 
-def _fixed_work():
+def fixed_work():
+    """Seconds of each of several matrix products, for a `NoiseWatch`."""
     matrix = tf.random.stateless_normal((WATCH_SIZE, WATCH_SIZE), (0, 0))
     tf.matmul(matrix, matrix)
     return [timed(tf.matmul, matrix, matrix) for _ in range(WATCH_COUNT)]

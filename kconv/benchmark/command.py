@@ -4,7 +4,12 @@ import argparse
 import pathlib
 
 from kconv.arguments import output
-from kconv.benchmark import auto_command, models_command, references
+from kconv.benchmark import (
+    auto_command,
+    deformable_command,
+    models_command,
+    references,
+)
 from kconv.benchmark.arguments import add_common, common
 from kconv.benchmark.candidates import MODES, STOCK_ENGINES
 from kconv.benchmark.problems import ALL, LAYERS
@@ -39,6 +44,7 @@ def add(commands):
         subject.set_defaults(layers=[kind])
     models_command.add(subjects)
     auto_command.add(subjects)
+    deformable_command.add(subjects)
 
 
 def with_subject(arguments):

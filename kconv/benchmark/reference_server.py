@@ -13,8 +13,11 @@ class ReferenceServer:
 
     Subclasses have `name`, that of the candidates; `describe`, which returns a
     dictionary of versions; and `make_call`, which of a `Problem` and a mode returns a
-    function and its arguments, or raises RuntimeError with a sentence.
+    function and its arguments, or raises RuntimeError with a sentence. Their problems
+    may be of another class, `problem_class`.
     """
+
+    problem_class = Problem
 
     def __init__(self):
         self._stopwatch = Stopwatch()
@@ -24,7 +27,7 @@ class ReferenceServer:
         answer = {"refusal": None, "choice": self.name}
         try:
             call, arguments = self.make_call(
-                Problem.from_json(problem), candidate["mode"]
+                self.problem_class.from_json(problem), candidate["mode"]
             )
             return answer | self._stopwatch.prepare(
                 candidate["mode"], call, arguments, limit

@@ -71,6 +71,17 @@ REFERENCES = {
     ),
 }
 
+# Of deformable convolutions.
+DEFORMABLE = {
+    "torchvision": Reference(
+        "torchvision",
+        ("torch", "torchvision"),
+        "torchvision_worker.py",
+        ("contiguous",),
+        {"torchvision": {}, "passive": {"OMP_WAIT_POLICY": "passive"}},
+    ),
+}
+
 # Name interpreters; that of PyTorch is older.
 VARIABLE, TORCH_VARIABLE = "KCONV_REFERENCES_PYTHON", "KCONV_TORCH_PYTHON"
 
@@ -87,13 +98,14 @@ def interpreters(named=()):
     return [p for p in dict.fromkeys([*named, *variable, torch, sys.executable]) if p]
 
 
-def find(wanted=None, named=(), required=()):
+def find(wanted=None, named=(), required=(), known=REFERENCES):
     """Looks for the libraries.
 
     Args:
-        wanted: Names from `REFERENCES`; by default all.
+        wanted: Names from `known`; by default all.
         named: Interpreters, before those that `interpreters` returns anyway.
-        required: Names from `REFERENCES` that must be there.
+        required: Names from `known` that must be there.
+        known: A dictionary from names to `Reference`.
 
     Returns:
         A dictionary from names, those of `wanted` and `required` that are installed,
@@ -103,19 +115,19 @@ def find(wanted=None, named=(), required=()):
         RuntimeError: If one of `required` is missing, or an interpreter does not run.
     """
     pythons = interpreters(named)
-    wanted = [n for n in REFERENCES if wanted is None or n in {*wanted, *required}]
+    wanted = [n for n in known if wanted is None or n in {*wanted, *required}]
     if not wanted:
         return {}
-    modules = [module for name in wanted for module in REFERENCES[name].modules]
+    modules = [module for name in wanted for module in known[name].modules]
     found = {}
     for python in pythons:
         there = installed(python, modules)
         for name in wanted:
-            if there.issuperset(REFERENCES[name].modules):
+            if there.issuperset(known[name].modules):
                 found.setdefault(name, python)
     for name in required:
         if name not in found:
-            reference = REFERENCES[name]
+            reference = known[name]
             raise RuntimeError(
                 f"{reference.title} is missing: `{reference.install}`, best into an"
                 " environment of its own, and name its interpreter by"
@@ -141,16 +153,16 @@ def installed(python, modules):
         ) from error
 
 
-def command(name, python):
+def command(name, python, known=REFERENCES):
     """The command line of a worker, but for the threads."""
-    return python, str(Path(__file__).with_name(REFERENCES[name].worker))
+    return python, str(Path(__file__).with_name(known[name].worker))
 
 
-def candidates(names):
+def candidates(names, known=REFERENCES):
     """Every way in which references compute a problem: a list of `Candidate`."""
     return [
         Candidate(name, mode, engine)
         for name in names
-        for engine in REFERENCES[name].engines
-        for mode in REFERENCES[name].modes
+        for engine in known[name].engines
+        for mode in known[name].modes
     ]

@@ -26,6 +26,9 @@ _OURS = {
     if issubclass(layer, FusedConv)
 }
 
+# kconv's convolutions that have no algorithm to set.
+_OF_ONE_WAY = {layers.DeformableConv2D}
+
 # Stock layers that raise an error when they are called, if their strides differ.
 _EQUAL_STRIDES = keras.layers.DepthwiseConv2D, keras.layers.SeparableConv2D
 
@@ -50,9 +53,11 @@ def kconv_for(layer, algorithm):
             return None, "Already a kconv layer."
         reason = f"Already a kconv layer: only its algorithm is now {algorithm!r}."
         return _of_algorithm(kind, layer, algorithm), reason
+    if kind in _OF_ONE_WAY:
+        return None, "Already a kconv layer."
     if not is_convolution(layer):
         return None, None
-    base = _nearest(kind, (*KCONV, *_OURS))
+    base = _nearest(kind, (*KCONV, *_OURS, *_OF_ONE_WAY))
     if base:
         return None, _changes(base)
     known = next(one for one in kind.__mro__ if is_known(one))
@@ -71,11 +76,11 @@ def stock_for(layer):
     kind = type(layer)
     if kind in STOCK:
         return _stock_of(layer, STOCK[kind])
-    if kind in _OURS:
+    if kind in _OURS or kind in _OF_ONE_WAY:
         return None, f"Keras has no {kind.__name__}."
     if not is_convolution(layer):
         return None, None
-    base = _nearest(kind, _OURS)
+    base = _nearest(kind, (*_OURS, *_OF_ONE_WAY))
     return None, _changes(base) if base else "Not a layer of kconv."
 
 

@@ -14,6 +14,7 @@ from kconv.layers.conv_transpose import (
     Conv2DTranspose,
     Conv3DTranspose,
 )
+from kconv.layers.deformable import DeformableConv2D
 from kconv.layers.depthwise import DepthwiseConv1D, DepthwiseConv2D, DepthwiseConv3D
 from kconv.layers.normalization import LocalResponseNormalization
 from kconv.layers.separable import SeparableConv1D, SeparableConv2D, SeparableConv3D
@@ -44,6 +45,7 @@ __all__ = [
     "Convolution2DTranspose",
     "Convolution3D",
     "Convolution3DTranspose",
+    "DeformableConv2D",
     "DepthwiseConv1D",
     "DepthwiseConv2D",
     "DepthwiseConv3D",

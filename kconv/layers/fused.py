@@ -15,57 +15,29 @@ _ACTIVATIONS = {
 }
 
 
-class FusedConv:
-    """What makes a kconv layer of a convolution layer of Keras, ahead of which it goes.
-
-    A class of these tells in `_convolve` what convolves, and in `_filters` how many
-    channels come out.
+class BaseFusedConv:
+    """A `FusedConv` that has no algorithms to choose from.
 
     Args:
         *args: The arguments of Keras's layer.
         padding: As of Keras's layer, or a pair of ints for each spatial dimension.
         dilation_rate: As of Keras's layer, which would refuse some together with
             strides.
-        algorithm: string, `"auto"`, `"auto:strict"` or a name out of
-            `kconv.ops.algorithms()`.
         **kwargs: The arguments of Keras's layer.
 
     Raises:
         ValueError: If an argument is wrong.
     """
 
-    def __init__(
-        self, *args, padding="valid", dilation_rate=1, algorithm="auto", **kwargs
-    ):
-        ops.check_algorithm(algorithm)
+    def __init__(self, *args, padding="valid", dilation_rate=1, **kwargs):
         # Keras checks what it knows; the rest is set afterwards.
         named = padding if isinstance(padding, str) else "valid"
         super().__init__(*args, padding=named, dilation_rate=1, **kwargs)
         if named is not padding:
             self.padding = standard_padding(padding, self.rank)
         self.dilation_rate = positive("dilation_rate", dilation_rate, self.rank)
-        self.algorithm = algorithm
         # XLA does not know kconv's ops.
         self.supports_jit = False
-
-    def call(self, inputs):
-        """Computes `activation(convolution(inputs) + bias)`.
-
-        Args:
-            inputs: A tensor.
-
-        Returns:
-            A tensor.
-        """
-
-        def function(**epilogue):
-            return self._convolve(inputs, **epilogue)
-
-        return self._finish(function, inputs)
-
-    def get_config(self):
-        """Returns the arguments that make this layer again."""
-        return {**super().get_config(), "algorithm": self.algorithm}
 
     @property
     def _channel_axis(self):
@@ -79,7 +51,6 @@ class FusedConv:
             "padding": self.padding,
             "data_format": self.data_format,
             "dilation_rate": self.dilation_rate,
-            "algorithm": self.algorithm,
         }
 
     def _finish(self, function, inputs):
@@ -127,6 +98,53 @@ class FusedConv:
             shape[axis] = outputs.shape[axis]
             outputs = keras.ops.add(outputs, keras.ops.reshape(self.bias, shape))
         return outputs if self.activation is None else self.activation(outputs)
+
+
+class FusedConv(BaseFusedConv):
+    """What makes a kconv layer of a convolution layer of Keras, ahead of which it goes.
+
+    A class of these tells in `_convolve` what convolves, and in `_filters` how many
+    channels come out.
+
+    Args:
+        *args: The arguments of Keras's layer.
+        padding: As of `BaseFusedConv`.
+        dilation_rate: As of `BaseFusedConv`.
+        algorithm: string, `"auto"`, `"auto:strict"` or a name out of
+            `kconv.ops.algorithms()`.
+        **kwargs: The arguments of Keras's layer.
+
+    Raises:
+        ValueError: If an argument is wrong.
+    """
+
+    def __init__(self, *args, algorithm="auto", **kwargs):
+        ops.check_algorithm(algorithm)
+        super().__init__(*args, **kwargs)
+        self.algorithm = algorithm
+
+    def call(self, inputs):
+        """Computes `activation(convolution(inputs) + bias)`.
+
+        Args:
+            inputs: A tensor.
+
+        Returns:
+            A tensor.
+        """
+
+        def function(**epilogue):
+            return self._convolve(inputs, **epilogue)
+
+        return self._finish(function, inputs)
+
+    def get_config(self):
+        """Returns the arguments that make this layer again."""
+        return {**super().get_config(), "algorithm": self.algorithm}
+
+    @property
+    def _arguments(self):
+        return {**super()._arguments, "algorithm": self.algorithm}
 
 
 class PaddedConv(FusedConv):

@@ -1,6 +1,7 @@
 """Whole models: what keras.applications has, converted, and what it lacks."""
 
 from kconv.models.alexnet import AlexNet
+from kconv.models.deformable_resnet import DeformableResNet50
 from kconv.models.googlenet import GoogLeNet
 from kconv.models.hourglass import StackedHourglass
 from kconv.models.lenet import LeNet5
@@ -12,6 +13,7 @@ from kconv.models.shufflenet_v2 import ShuffleNetV2
 
 __all__ = [
     "AlexNet",
+    "DeformableResNet50",
     "GoogLeNet",
     "LeNet5",
     "ResNeXt50",

@@ -6,7 +6,7 @@ from kconv.models.parts import conv, stem
 _FILTERS = 256
 
 
-def trunk(x, layers, blocks, width, groups=1, refined=None):
+def trunk(x, layers, blocks, width, groups=1, refined=None, inner_of=None):
     """Builds the stem and the stages of a residual network.
 
     A bottleneck is a pointwise convolution, one of 3x3, which has the strides, and
@@ -22,6 +22,8 @@ def trunk(x, layers, blocks, width, groups=1, refined=None):
         groups: Int, the groups of the 3x3 convolutions.
         refined: None, or a function of a KerasTensor, what is about to be added, and a
             string, the prefix of names. It returns what is added in its place.
+        inner_of: None, or a function of a stage, an int from 2 on. It returns what
+            makes its 3x3 convolutions: a function of the arguments of `parts.conv`.
 
     Returns:
         A KerasTensor.
@@ -44,7 +46,8 @@ def trunk(x, layers, blocks, width, groups=1, refined=None):
                     activation=None,
                 )
             x = conv(x, layers, inner, 1, f"{name}_reduce")
-            x = conv(
+            convolve = conv if inner_of is None else inner_of(stage + 2)
+            x = convolve(
                 x, layers, inner, 3, f"{name}_inner", strides=strides, groups=groups
             )
             x = conv(x, layers, filters, 1, f"{name}_expand", activation=None)

@@ -8,6 +8,7 @@ import keras
 from kconv import layers as kconv_layers
 from kconv.conversion import convert
 from kconv.models.alexnet import AlexNet
+from kconv.models.deformable_resnet import DeformableResNet50
 from kconv.models.googlenet import GoogLeNet
 from kconv.models.hourglass import StackedHourglass
 from kconv.models.lenet import LeNet5
@@ -19,6 +20,7 @@ from kconv.models.shufflenet_v2 import ShuffleNetV2
 # Name -> function, and the arguments that make it of that name.
 OWN = {
     "alexnet": (AlexNet, {}),
+    "deformable_resnet50": (DeformableResNet50, {}),
     "googlenet": (GoogLeNet, {}),
     "googlenet_bn": (
         GoogLeNet,

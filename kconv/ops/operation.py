@@ -69,7 +69,8 @@ def read_operands(operation_class, arguments, bias, **operands):
         operation_class: Subclass of `ConvOperation`, of the node.
         arguments: Tuple, what that takes.
         bias: Tensor, or what one can be made of, or None.
-        operands: The other operands, by their names, in their order.
+        operands: The other operands, by their names, in their order; the last may be
+            None.
 
     Returns:
         A tuple: the operands, the bias or None, and the output, a KerasTensor, if an
@@ -79,6 +80,10 @@ def read_operands(operation_class, arguments, bias, **operands):
         ValueError: If an operand cannot be a tensor or its rank is unknown; of a node,
             as that does.
     """
+    last = next(reversed(operands))
+    has_all = operands[last] is not None
+    if not has_all:
+        del operands[last]
     given = operands if bias is None else {**operands, "bias": bias}
     symbolic = any(isinstance(one, keras.KerasTensor) for one in given.values())
     tensors = {
@@ -88,10 +93,15 @@ def read_operands(operation_class, arguments, bias, **operands):
     }
     output = None
     if symbolic:
-        output = operation_class(*arguments).symbolic_call(*tensors.values())
+        # Behind an operand that was left out there is no place for the bias.
+        named = {} if has_all or bias is None else {"bias": tensors["bias"]}
+        placed = [one for name, one in tensors.items() if name not in named]
+        output = operation_class(*arguments).symbolic_call(*placed, **named)
     else:
         check_ranks(**{name: tensors[name] for name in operands})
-    return (*(tensors[name] for name in operands), tensors.get("bias"), output)
+    left_out = () if has_all else (None,)
+    found = (tensors[name] for name in operands)
+    return (*found, *left_out, tensors.get("bias"), output)
 
 
 def _is_tensor(value):

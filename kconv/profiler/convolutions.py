@@ -127,6 +127,15 @@ def of_transpose(call):
     return (transposed(shape, kernel_shape, {**_arguments(layer), **mine}),)
 
 
+def of_offset_branch(call):
+    """Of `DeformableConv2D`: the convolution that its offsets come from, if any."""
+    layer, shape = call.operation, call.shapes[0]
+    if not layer.own_offsets:
+        return ()
+    kernel_shape = tuple(layer.offset_kernel.shape)
+    return (forward(shape, kernel_shape, _arguments(layer)),)
+
+
 def of_conv_operation(call):
     """Of the functions `conv` of `keras.ops` and `kconv.ops`."""
     return (forward(*call.shapes[:2], _arguments(call.operation)),)

@@ -85,6 +85,11 @@ _LAYERS = {
     Kind(macs.recurrent, rules.recurrent): ("SimpleRNN", "LSTM", "GRU", "RNN"),
     Kind(macs.conv_lstm, rules.conv_lstm): [f"ConvLSTM{rank}" for rank in _RANKS],
     _convolution(convolutions.of_conv): [f"Conv{rank}" for rank in _RANKS],
+    Kind(
+        macs.deformable,
+        rules.deformable(convolutions.of_conv),
+        convolutions.of_offset_branch,
+    ): ("DeformableConv2D",),
     _convolution(convolutions.of_transpose): [
         f"Conv{rank}Transpose" for rank in _RANKS
     ],
@@ -150,6 +155,10 @@ _OPERATIONS = {
     _convolution(convolutions.of_depthwise_operation): ("DepthwiseConv",),
     _convolution(convolutions.of_separable_operation): ("SeparableConv",),
     _convolution(convolutions.of_transpose_operation): ("ConvTranspose",),
+    Kind(
+        macs.convolution(convolutions.of_conv_operation),
+        rules.deformable(convolutions.of_conv_operation, first=2),
+    ): ("DeformConv",),
 }
 
 UNKNOWN = Kind(lambda call: None, rules.unknown)

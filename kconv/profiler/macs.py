@@ -25,6 +25,12 @@ def convolution(find):
     return macs
 
 
+def deformable(call):
+    """Of `DeformableConv2D`: with its offset branch, without interpolation."""
+    found = *convolutions.of_conv(call), *convolutions.of_offset_branch(call)
+    return sum(one.macs for one in found)
+
+
 def dense(call):
     """Of `Dense`."""
     return math.prod(call.output_shape) * call.shapes[0][-1]

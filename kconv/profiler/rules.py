@@ -51,6 +51,26 @@ def convolution(find):
     return fields
 
 
+def deformable(find, first=1):
+    """Returns the function for a convolution that reads where offsets move it.
+
+    It is that of offsets of zero, and what the offsets see.
+
+    Args:
+        find: As of `convolution`.
+        first: Int, the operand that the offsets are, if they are one.
+    """
+    regular = convolution(find)
+
+    def fields(call):
+        (one,) = find(call)
+        moving = [operand for operand in call.operands[first:] if len(operand[0]) == 4]
+        moved = (seen.collapse(shape, [one.channel_axis]) for shape, seen in moving)
+        return rf.union([regular(call), *moved])
+
+    return fields
+
+
 def _seen_by(convolution):
     spec, axes = convolution.spec, convolution.axes
     function = rf.transposed if convolution.is_transposed else rf.window

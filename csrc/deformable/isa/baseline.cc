@@ -1,0 +1,9 @@
+#include "deformable/generic.h"
+#include "isa.h"
+
+namespace kconv::deformable {
+
+extern const Kernels kBaseline;
+const Kernels kBaseline = MakeKernels<16>(kBaselineName);
+
+}  // namespace kconv::deformable
