@@ -45,6 +45,11 @@ KCONV_INLINE int64_t Floor(T x) {
   return truncated - (static_cast<T>(truncated) > x);
 }
 
+// 1 if it is, else 0, without a branch or a byte.
+KCONV_INLINE int32_t IsNegative(int64_t x) {
+  return static_cast<int32_t>(static_cast<uint64_t>(x) >> 63);
+}
+
 // The point (y, x) of an image whose first pixel has the number `first`. A
 // coordinate becomes an integer only where it is known to be small enough: no
 // offset, be it huge, infinite or NaN, makes an address.
@@ -55,14 +60,15 @@ KCONV_INLINE Sample<T> Locate(T y, T x, T mask, int64_t height, int64_t width,
   if (y > T(-1) && y < static_cast<T>(height) && x > T(-1) &&
       x < static_cast<T>(width)) {
     const int64_t row = Floor(y), column = Floor(x);
-    // row is from -1 to height - 1, column alike.
-    const int upper = row >= 0, lower = row + 1 < height;
-    const int left = column >= 0, right = column + 1 < width;
     s.at = first + row * width + column;
     s.y = y - static_cast<T>(row);
     s.x = x - static_cast<T>(column);
-    s.inside = (upper & left) | (upper & right) << 1 | (lower & left) << 2 |
-               (lower & right) << 3;
+    // row is from -1 to height - 1, column alike: bits 0 and 2 for the rows of
+    // corners, times 0 and 1 for their columns.
+    const int32_t rows = 1 - IsNegative(row) + 4 * IsNegative(row + 1 - height);
+    const int32_t columns =
+        1 - IsNegative(column) + 2 * IsNegative(column + 1 - width);
+    s.inside = rows * columns;
   } else if (y != y || x != x) {
     s.y = s.x = y + x;
   }
