@@ -108,25 +108,23 @@ class AcrossGroups {
     const int64_t outputs = backwards ? p_.sides.sources : p_.sides.results;
     const int64_t c = backwards ? result : source;
     const int64_t o = backwards ? source : result;
-    return filter_.At(filter_.data + c * filter_.channel +
-                          vector * p_.lanes * outputs + o,
-                      taps_[0], taps_[1], outputs, LanesOf(vector));
+    return filter_.At(
+        filter_.data + c * filter_.channel + vector * p_.lanes * outputs + o,
+        taps_[0], taps_[1], outputs, LanesOf(vector));
   }
 
   // To a spectrum of its own.
   void Forward(const Tile<Element>& t, Sum* room, Sum* to) const {
     const Tile<const Element> tile = {
-        t.data,      t.row_stride, t.column_stride, t.lane_stride,
-        t.row_begin, t.row_end,    t.column_begin,  t.column_end,
-        t.lanes};
+        t.data,    t.row_stride,   t.column_stride, t.lane_stride, t.row_begin,
+        t.row_end, t.column_begin, t.column_end,    t.lanes};
     transforms_.forward(grid_, tile, room,
                         {to, 2 * p_.lanes, p_.lanes, p_.lanes, false});
   }
 
   void Backward(const Sum* from, const Ending<Sum>& ending, Sum* room,
                 const Tile<Element>& tile) const {
-    transforms_.backward(grid_,
-                         {from, 2 * p_.lanes, p_.lanes, p_.lanes, false},
+    transforms_.backward(grid_, {from, 2 * p_.lanes, p_.lanes, p_.lanes, false},
                          ending, room, tile);
   }
 
@@ -134,8 +132,8 @@ class AcrossGroups {
   void ForItems(int64_t items, double transforms, const Body& body) {
     const double points = static_cast<double>(grid_.n[0] * grid_.n[1]);
     ctx_->ParallelFor(items,
-                      transforms * 20 * points *
-                          static_cast<double>(p_.lanes) / kMacsPerSecond,
+                      transforms * 20 * points * static_cast<double>(p_.lanes) /
+                          kMacsPerSecond,
                       [&](int64_t begin, int64_t end, int worker) {
                         const Scratch scratch = ScratchOf(worker);
                         for (int64_t i = begin; i < end; ++i) body(i, scratch);
@@ -201,8 +199,7 @@ class AcrossGroups {
              ((vector * count + slice) * pairs + pair) * p_.Spectrum();
     };
     ForItems(
-        vectors * count,
-        static_cast<double>((sources + results) * slices.size),
+        vectors * count, static_cast<double>((sources + results) * slices.size),
         [&](int64_t i, const Scratch& scratch) {
           const int64_t vector = i / count, slice = i % count;
           if (slices.count == 0) {
@@ -220,10 +217,10 @@ class AcrossGroups {
                                 first + vector, j, results),
                       scratch.room, scratch.result);
               for (int64_t k = 0; k < sources; ++k) {
-                transforms_.multiply(
-                    p_.planes, scratch.sources + k * p_.Spectrum(),
-                    scratch.result, t > slices.Begin(slice),
-                    sum_of(vector, slice, k * results + j));
+                transforms_.multiply(p_.planes,
+                                     scratch.sources + k * p_.Spectrum(),
+                                     scratch.result, t > slices.Begin(slice),
+                                     sum_of(vector, slice, k * results + j));
               }
             }
           }
@@ -275,9 +272,9 @@ void RunAcrossGroups(const Problem& problem, const Plan& plan,
   AcrossGroups<Element>(problem, plan, args, ctx).Run();
 }
 
-#define KCONV_RUN(Element)                                                    \
+#define KCONV_RUN(Element)                                                     \
   template Bytes AcrossGroupsBytes<Element>(const Problem&, const Plan&, Isa); \
-  template void RunAcrossGroups<Element>(const Problem&, const Plan&,         \
+  template void RunAcrossGroups<Element>(const Problem&, const Plan&,          \
                                          const ConvArgs&, Context*);
 KCONV_RUN(float)
 KCONV_RUN(double)

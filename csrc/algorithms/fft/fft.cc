@@ -36,9 +36,8 @@ Bytes BytesOf(const Problem& problem, const Plan& plan, Isa isa) {
   Bytes bytes = {};
   WithElement(problem.dtype, [&](auto element) {
     using Element = decltype(element);
-    bytes = plan.across_groups
-                ? AcrossGroupsBytes<Element>(problem, plan, isa)
-                : WithinGroupsBytes<Element>(problem, plan, isa);
+    bytes = plan.across_groups ? AcrossGroupsBytes<Element>(problem, plan, isa)
+                               : WithinGroupsBytes<Element>(problem, plan, isa);
   });
   return bytes;
 }

@@ -335,7 +335,8 @@ KCONV_INLINE void BackwardRows(const Grid<SumType<Element>>& grid,
                         both, room.line);
     transform(room.line, room.line, room.spare, grid.twiddles[1]);
     StoreRow<kBytes>(room.line, ending, bounds, i, tile);
-    if (both) StoreRow<kBytes>(room.line + S::kLanes, ending, bounds, i + 1, tile);
+    if (both)
+      StoreRow<kBytes>(room.line + S::kLanes, ending, bounds, i + 1, tile);
   }
 }
 

@@ -81,8 +81,7 @@ void Plan::Cut(const Problem& problem) {
 }
 
 double Plan::WithinMacs(const Split& b, const Split& k, const Split& c) const {
-  const double transform =
-      TransformMacs(tiling) * static_cast<double>(lanes);
+  const double transform = TransformMacs(tiling) * static_cast<double>(lanes);
   const double tiles_of = static_cast<double>(tiles);
   const double sources = static_cast<double>(sides.sources);
   const double source_vectors =
@@ -150,9 +149,9 @@ void Plan::CutAcross() {
       TransformMacs(tiling) * static_cast<double>(lanes * all);
   const double transforms =
       static_cast<double>(tiles * (sides.sources + sides.results) + pairs);
-  macs = transforms * transform +
-         8 * static_cast<double>(planes * lanes * all) *
-             static_cast<double>(pairs * tiles);
+  macs =
+      transforms * transform + 8 * static_cast<double>(planes * lanes * all) *
+                                   static_cast<double>(pairs * tiles);
 }
 
 }  // namespace kconv::fft

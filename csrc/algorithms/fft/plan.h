@@ -17,7 +17,9 @@ inline constexpr int64_t kMaxLanes = 16;
 
 // Numbers from plane to plane: strides of a power of two would fall into few
 // sets of the cache.
-inline int64_t PlaneStride(int64_t numbers) { return RoundUp(numbers, 16) + 16; }
+inline int64_t PlaneStride(int64_t numbers) {
+  return RoundUp(numbers, 16) + 16;
+}
 
 // The channels of a group that a pass reads, and those that it writes or, in
 // the filter gradient, those of the output.

@@ -54,7 +54,8 @@ bool AxisTiling::Take(int size) {
   if (outputs_ < 1) return false;
   tiles_ = CeilDivide(most_, outputs_);
   // Even ones: less to load.
-  outputs_ = std::max<int64_t>(1, CeilDivide(most_, std::max<int64_t>(tiles_, 1)));
+  outputs_ =
+      std::max<int64_t>(1, CeilDivide(most_, std::max<int64_t>(tiles_, 1)));
   return true;
 }
 

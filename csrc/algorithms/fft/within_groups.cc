@@ -123,6 +123,7 @@ class WithinGroups {
           if (k == 0 || !keeps_u) TransformGradient(group, b, c);
           SumTiles(p_.blocks.Size(b), p_.chunks.Size(k), c, b > 0);
         }
+        if (p_.blocks.count == 0) SumTiles(0, p_.chunks.Size(k), c, false);
         TransformTaps(group, k, c);
       }
     }
@@ -177,8 +178,9 @@ class WithinGroups {
   }
 
   static Tile<const Element> AsConst(const Tile<Element>& t) {
-    return {t.data,    t.row_stride, t.column_stride, t.lane_stride,
-            t.row_begin, t.row_end,  t.column_begin,  t.column_end, t.lanes};
+    return {t.data,         t.row_stride, t.column_stride,
+            t.lane_stride,  t.row_begin,  t.row_end,
+            t.column_begin, t.column_end, t.lanes};
   }
 
   // Where a row of panels `depth` deep has the lanes from a column on.
@@ -206,9 +208,9 @@ class WithinGroups {
       const int64_t result = p_.columns.Begin(part) + j;
       const int64_t o = filter_.channel;
       Element* first =
-          filter_.data +
-          (backwards ? group * p_.sides.sources + source + result * o
-                     : group * p_.sides.results + result + source * o);
+          filter_.data + (backwards
+                              ? group * p_.sides.sources + source + result * o
+                              : group * p_.sides.results + result + source * o);
       const Tile<Element> tile =
           filter_.At(first, taps[0], taps[1], backwards ? o : 1,
                      std::min(p_.lanes, columns - j));
@@ -251,11 +253,10 @@ class WithinGroups {
   void Multiply(int64_t rows, int64_t depth, int64_t part, bool accumulate) {
     ForPlanes(rows, p_.columns.Size(part), depth,
               [&](int64_t f, int64_t j, int64_t width) {
-                kernel_.by_rows(rows, width, depth, shared_.a_rows,
-                                f * p_.VPlane(),
-                                shared_.u + f * p_.UPlane() + depth * j,
-                                shared_.c_rows, f * p_.MPlane() + j,
-                                accumulate);
+                kernel_.by_rows(
+                    rows, width, depth, shared_.a_rows, f * p_.VPlane(),
+                    shared_.u + f * p_.UPlane() + depth * j, shared_.c_rows,
+                    f * p_.MPlane() + j, accumulate);
               });
   }
 
@@ -264,19 +265,18 @@ class WithinGroups {
     for (int64_t i = 0; i < 2 * channels; ++i) {
       shared_.c_rows[i] = shared_.m + i * p_.Width();
     }
-    ForPlanes(2 * channels, p_.columns.Size(part), 2 * tiles,
-              [&](int64_t f, int64_t j, int64_t width) {
-                for (int64_t half = 0; half < 2; ++half) {
-                  kernel_.by_columns(
-                      channels, width, 2 * tiles,
-                      shared_.v + f * p_.VPlane() +
-                          half * tiles * p_.chunks.size,
-                      p_.chunks.size,
-                      shared_.u + f * p_.UPlane() + 2 * tiles * j,
-                      shared_.c_rows + half * channels, f * p_.MPlane() + j,
-                      accumulate);
-                }
-              });
+    ForPlanes(
+        2 * channels, p_.columns.Size(part), 2 * tiles,
+        [&](int64_t f, int64_t j, int64_t width) {
+          for (int64_t half = 0; half < 2; ++half) {
+            kernel_.by_columns(
+                channels, width, 2 * tiles,
+                shared_.v + f * p_.VPlane() + half * tiles * p_.chunks.size,
+                p_.chunks.size, shared_.u + f * p_.UPlane() + 2 * tiles * j,
+                shared_.c_rows + half * channels, f * p_.MPlane() + j,
+                accumulate);
+          }
+        });
   }
 
   void TransformResult(int64_t group, int64_t block, int64_t part) {
@@ -284,28 +284,26 @@ class WithinGroups {
     const Operand<Element>& image = backwards ? input_ : output_;
     const int64_t columns = p_.columns.Size(part);
     const int64_t first = group * p_.sides.results + p_.columns.Begin(part);
-    ForVectors(
-        p_.blocks.Size(block), columns,
-        [&](int64_t i, int64_t j, Sum* scratch) {
-          const TilePlaces places(p_.tiling, p_.blocks.Begin(block) + i);
-          const int64_t lanes = std::min(p_.lanes, columns - j);
-          const Tile<Element> tile =
-              image.At(image.data + places.image * image.image +
-                           (first + j) * image.channel,
-                       places.written[0], places.written[1], image.channel,
-                       lanes);
-          alignas(64) Sum bias[kMaxLanes];
-          const Ending<Sum> ending = {
-              scale_,
-              WidenBias(bias_ == nullptr ? nullptr : bias_ + first + j, 1,
-                        lanes, finishes_, bias),
-              activation_};
-          transforms_.backward(
-              grid_,
-              {shared_.m + 2 * i * p_.Width() + j, p_.MPlane(), p_.Width(),
-               lanes, false},
-              ending, scratch, tile);
-        });
+    ForVectors(p_.blocks.Size(block), columns,
+               [&](int64_t i, int64_t j, Sum* scratch) {
+                 const TilePlaces places(p_.tiling, p_.blocks.Begin(block) + i);
+                 const int64_t lanes = std::min(p_.lanes, columns - j);
+                 const Tile<Element> tile =
+                     image.At(image.data + places.image * image.image +
+                                  (first + j) * image.channel,
+                              places.written[0], places.written[1],
+                              image.channel, lanes);
+                 alignas(64) Sum bias[kMaxLanes];
+                 const Ending<Sum> ending = {
+                     scale_,
+                     WidenBias(bias_ == nullptr ? nullptr : bias_ + first + j,
+                               1, lanes, finishes_, bias),
+                     activation_};
+                 transforms_.backward(grid_,
+                                      {shared_.m + 2 * i * p_.Width() + j,
+                                       p_.MPlane(), p_.Width(), lanes, false},
+                                      ending, scratch, tile);
+               });
   }
 
   void TransformTaps(int64_t group, int64_t chunk, int64_t part) {
@@ -349,9 +347,8 @@ Bytes WithinGroupsBytes(const Problem& problem, const Plan& plan, Isa) {
   using Sum = SumType<Element>;
   const Grid<Sum> grid =
       GridOf<Sum>(plan.tiling.axes[0].size(), plan.tiling.axes[1].size());
-  return {
-      Shared<Sum>::Bytes(plan, problem.pass == Pass::kFilterGradient),
-      RoundUp(ScratchSize(grid, plan.lanes) * int64_t{sizeof(Sum)}, 64)};
+  return {Shared<Sum>::Bytes(plan, problem.pass == Pass::kFilterGradient),
+          RoundUp(ScratchSize(grid, plan.lanes) * int64_t{sizeof(Sum)}, 64)};
 }
 
 template <typename Element>
@@ -360,9 +357,9 @@ void RunWithinGroups(const Problem& problem, const Plan& plan,
   WithinGroups<Element>(problem, plan, args, ctx).Run();
 }
 
-#define KCONV_RUN(Element)                                                    \
+#define KCONV_RUN(Element)                                                     \
   template Bytes WithinGroupsBytes<Element>(const Problem&, const Plan&, Isa); \
-  template void RunWithinGroups<Element>(const Problem&, const Plan&,         \
+  template void RunWithinGroups<Element>(const Problem&, const Plan&,          \
                                          const ConvArgs&, Context*);
 KCONV_RUN(float)
 KCONV_RUN(double)
