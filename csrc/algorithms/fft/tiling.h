@@ -28,6 +28,9 @@ class AxisTiling {
   int size() const { return size_; }
   int64_t points() const { return kSizes[size_]; }
   int64_t outputs() const { return outputs_; }  // of a tile
+  int64_t reads() const {
+    return std::min({points(), outputs_ + taps_ - 1, axis_.read()});
+  }
   int64_t Count() const { return classes_ * tiles_; }
 
   // What a tile writes, of places in the image that is written, and reads. In
