@@ -17,8 +17,7 @@ const char* Refuse(const Problem& problem) {
   if (problem.device != Device::kCpu) return "fft has no GPU kernel.";
   const int64_t taps = *std::max_element(s.kernel, s.kernel + kMaxSpatialDims);
   if (taps < kMinTaps) {
-    return "fft takes kernels of at least 9 taps along an axis only: with "
-           "fewer the other algorithms are faster.";
+    return "fft does not pay for kernels of fewer than 9 taps along each axis.";
   }
   if (s.spatial_dims > 2) return "fft takes one and two dimensions only.";
   for (int64_t stride : s.stride) {

@@ -141,7 +141,8 @@ void Plan::CutWithin() {
                  room(kTileRoom) / (2 * RoundUp(c.size, lanes)));
     const Split b(tiles, CeilDivide(tiles, std::max<int64_t>(1, fit)), 1);
     const double estimate = WithinMacs(b, k, c);
-    if (estimate < least) {
+    const bool fits = room(kFilterRoom) >= 2 * k.size * lanes && fit > 0;
+    if ((fits || k.size <= lanes) && estimate < least) {
       least = estimate;
       blocks = b;
       chunks = k;

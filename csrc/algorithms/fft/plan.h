@@ -12,7 +12,7 @@ namespace kconv::fft {
 
 // Bytes that all threads share: across groups, and within them of the filter's
 // spectra and of those of the tiles that are read, and of those written.
-inline constexpr int64_t kRoom = int64_t{32} << 20;
+inline constexpr int64_t kRoom = int64_t{16} << 20;
 inline constexpr int64_t kFilterRoom = int64_t{8} << 20;
 inline constexpr int64_t kTileRoom = int64_t{24} << 20;
 
