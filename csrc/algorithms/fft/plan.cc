@@ -22,12 +22,14 @@ constexpr double kMacsPerTilePoint = 16;
 constexpr double kMacsPerFilterPoint = 42;
 constexpr double kMacsPerPair = 4;
 
-// A transform with so many rows that are not zero, or are wanted.
+// A transform with so many rows that are not zero, or are wanted, two at a
+// time.
 double TransformMacs(const Tiling& tiling, int64_t rows) {
   const double n[2] = {static_cast<double>(tiling.axes[0].points()),
                        static_cast<double>(tiling.axes[1].points())};
   return kMacsPerLevel * n[1] *
-         (n[0] * std::log2(n[0]) + static_cast<double>(rows) * std::log2(n[1]));
+         (n[0] * std::log2(n[0]) +
+          static_cast<double>(RoundUp(rows, 2)) * std::log2(n[1]));
 }
 
 // A product of few rows, columns or channels spends its time on loads.
