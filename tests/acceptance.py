@@ -12,6 +12,12 @@ def takes(algorithm, case, dtype):
         return channels == 1 and filters <= 256
     if algorithm == "grouped":
         return case.groups > 1 and 1 < channels <= 64 and filters <= 64
+    if algorithm == "fft":
+        return (
+            len(case.kernel_size) < 3
+            and 9 <= max(case.kernel_size) <= 128
+            and set(case.strides) == {1}
+        )
     if algorithm.startswith("winograd"):
         return _winograd_takes(algorithm, case, dtype, min(channels, filters))
     return True

@@ -153,7 +153,7 @@ def magnitude(algorithm, case, pass_, a, b, of_plain_sum):
     Returns:
         Array.
     """
-    if tiling.outputs_of(algorithm) is None:
+    if tiling.is_strict(algorithm):
         return of_plain_sum
     largest = tiling.magnitude(algorithm, case, pass_, a, b)
     return np.full_like(of_plain_sum, largest)

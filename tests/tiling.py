@@ -1,4 +1,7 @@
-"""What is particular to Winograd's algorithms: tiles, roundings, the way of a NaN.
+"""What is particular to algorithms in tiles: roundings, the way of a NaN.
+
+Those of "fft", whose lengths its estimates choose, are at most 128 places an axis.
+Those of Winograd:
 
 F(m, r) computes m outputs from r taps and n = m + r - 1 inputs along an axis, y = A^T
 [(G g) * (B^T d)], and is nested over at most two axes.
@@ -29,6 +32,11 @@ def outputs_of(algorithm):
     return int(variant) if family == "winograd" and variant else None
 
 
+def is_strict(algorithm):
+    """Whether one algorithm rounds as a plain sum and keeps a NaN in its windows."""
+    return algorithm != "fft" and outputs_of(algorithm) is None
+
+
 def taps_a_stride(case):
     """The r of each axis: every s-th tap belongs together, and so every s-th pixel."""
     axes = zip(case.kernel_size, case.strides, strict=True)
@@ -49,7 +57,9 @@ def tolerance(algorithm):
 
     The rough measure where results are not compared with the reference.
     """
-    return 5e-5 if algorithm == "auto" or algorithm.startswith("winograd") else 2e-6
+    if algorithm == "auto" or algorithm.startswith("winograd"):
+        return 5e-5
+    return 2e-6
 
 
 @functools.cache
@@ -73,8 +83,10 @@ def magnitude(algorithm, case, pass_, a, b):
     as if every window met the largest element of the image: a tile may hold elements
     that the windows of its outputs do not. Times the amplification that came within
     1.4 roundings of the errors that were seen, over all cases, passes and variants;
-    `reference.ROUNDINGS` allows 4.
+    `reference.ROUNDINGS` allows 4. The transforms of "fft" do not amplify.
     """
+    if algorithm == "fft":
+        return _largest_sum(case, pass_, a, b)
     m, axes = outputs_of(algorithm), transformed_axes(case)
     r = taps_a_stride(case)[axes[0]]
     if pass_ == "filter_gradient":
@@ -121,7 +133,7 @@ def spoiled(algorithm, case, pass_, place):
     its outputs does, be it within the image or not.
 
     Args:
-        algorithm: Name of one of Winograd's algorithms.
+        algorithm: Name of one of Winograd's algorithms, or "fft".
         case: A `Case`.
         pass_: Name of a pass.
         place: Index of an element of the first operand.
@@ -129,7 +141,8 @@ def spoiled(algorithm, case, pass_, place):
     Returns:
         Bool array of the shape of the result.
     """
-    m, axes = outputs_of(algorithm), transformed_axes(case)
+    is_fft = algorithm == "fft"
+    m, axes = outputs_of(algorithm), [] if is_fft else transformed_axes(case)
     first, *rest = place
     channel, pixel = (rest[0], rest[1:])
     if case.layout == "channels_last":
@@ -141,6 +154,14 @@ def spoiled(algorithm, case, pass_, place):
         d, s = case.dilation_rate[i], case.strides[i]
         before = case.padding[i][0]
         p, t = np.ogrid[: results[i], : case.kernel_size[i]]
+        if is_fft:
+            # Within a tile of any length, of any image that a dilation keeps apart.
+            if pass_ == "filter_gradient":
+                masks.append(np.ones(case.kernel_size[i], bool))
+            else:
+                here = q + (-before if backwards else before)
+                masks.append(abs(p[:, 0] - here) < 128 * d)
+            continue
         # The outputs of the tile that holds p: neighbours within their phase.
         step = s if backwards and s > 1 else d if s == 1 else 1
         start, count = p, 1
