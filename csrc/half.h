@@ -7,6 +7,8 @@
 
 #include <stdint.h>
 
+#include "cuda/host_device.h"
+
 #ifdef __F16C__
 #include <immintrin.h>
 #endif
@@ -22,30 +24,42 @@ struct Float16 {
 
 namespace half_internal {
 
-static inline float AsFloat(uint32_t bits) {
+KCONV_HOST_DEVICE static inline float AsFloat(uint32_t bits) {
+#ifdef __CUDA_ARCH__
+  return __uint_as_float(bits);
+#else
   float value;
   __builtin_memcpy(&value, &bits, sizeof(value));
   return value;
+#endif
 }
 
-static inline uint32_t AsBits(float value) {
+KCONV_HOST_DEVICE static inline uint32_t AsBits(float value) {
+#ifdef __CUDA_ARCH__
+  return __float_as_uint(value);
+#else
   uint32_t bits;
   __builtin_memcpy(&bits, &value, sizeof(bits));
   return bits;
+#endif
 }
 
 }  // namespace half_internal
 
 // The same number in the type that sums are kept in, exactly.
-static inline float Widen(float x) { return x; }
-static inline double Widen(double x) { return x; }
+KCONV_HOST_DEVICE static inline float Widen(float x) { return x; }
+KCONV_HOST_DEVICE static inline double Widen(double x) { return x; }
 
-static inline float Widen(BFloat16 x) {
+KCONV_HOST_DEVICE static inline float Widen(BFloat16 x) {
   return half_internal::AsFloat(static_cast<uint32_t>(x.bits) << 16);
 }
 
-static inline float Widen(Float16 x) {
-#ifdef __F16C__
+KCONV_HOST_DEVICE static inline float Widen(Float16 x) {
+#if defined(__CUDA_ARCH__)
+  float value;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(x.bits));
+  return value;
+#elif defined(__F16C__)
   return _cvtsh_ss(x.bits);
 #else
   using half_internal::AsBits;
@@ -65,18 +79,24 @@ static inline float Widen(Float16 x) {
 }
 
 // Rounds to nearest, ties to even.
-static inline void Narrow(float x, float* to) { *to = x; }
-static inline void Narrow(double x, double* to) { *to = x; }
+KCONV_HOST_DEVICE static inline void Narrow(float x, float* to) { *to = x; }
+KCONV_HOST_DEVICE static inline void Narrow(double x, double* to) { *to = x; }
 
-static inline void Narrow(float x, BFloat16* to) {
+KCONV_HOST_DEVICE static inline void Narrow(float x, BFloat16* to) {
+#ifdef __CUDA_ARCH__
+  asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(to->bits) : "f"(x));
+#else
   const uint32_t bits = half_internal::AsBits(x);
   const uint32_t rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
   const bool nan = (bits & 0x7fffffff) > 0x7f800000;
   to->bits = static_cast<uint16_t>(nan ? (bits >> 16) | 0x40 : rounded);
+#endif
 }
 
-static inline void Narrow(float x, Float16* to) {
-#ifdef __F16C__
+KCONV_HOST_DEVICE static inline void Narrow(float x, Float16* to) {
+#if defined(__CUDA_ARCH__)
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(to->bits) : "f"(x));
+#elif defined(__F16C__)
   to->bits = _cvtss_sh(x, _MM_FROUND_TO_NEAREST_INT);
 #else
   using half_internal::AsBits;

@@ -1,0 +1,86 @@
+// Runs the kernels of phases.h on a GPU.
+
+#ifndef KCONV_CUDA_LAUNCH_CUH_
+#define KCONV_CUDA_LAUNCH_CUH_
+
+#include <cuda_runtime.h>
+
+#include <algorithm>
+#include <cstdint>
+
+#include "cuda/phases.h"
+
+namespace kconv::cuda {
+
+template <typename Kernel>
+__global__ void __launch_bounds__(Kernel::kMostThreads)
+    RunSteps(const Kernel kernel, int64_t blocks) {
+  // float4's alignment, for whatever a kernel keeps there.
+  extern __shared__ float4 shared[];
+  Thread thread;
+  thread.index = static_cast<int>(threadIdx.x);
+  thread.count = static_cast<int>(blockDim.x);
+  for (thread.block = blockIdx.x; thread.block < blocks;
+       thread.block += gridDim.x) {
+    typename Kernel::State state{};
+    const int64_t steps = kernel.Steps(thread.block);
+    for (int64_t step = 0; step < steps; ++step) {
+      kernel.Step(step, thread, shared, &state);
+      if (step + 1 < steps || thread.block + gridDim.x < blocks) {
+        __syncthreads();
+      }
+    }
+  }
+}
+
+// Launches kernels on a stream of CUDA's runtime, of the current device.
+class Stream {
+ public:
+  explicit Stream(void* stream) : stream_(static_cast<cudaStream_t>(stream)) {}
+
+  // Null, or a sentence that CUDA says.
+  template <typename Kernel>
+  const char* operator()(const Kernel& kernel, const Launch& launch) const {
+    if (launch.blocks == 0) return nullptr;
+    constexpr int64_t kPlainSharedBytes = 48 << 10;
+    if (launch.shared_bytes > kPlainSharedBytes) {
+      const cudaError_t error = cudaFuncSetAttribute(
+          RunSteps<Kernel>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+          static_cast<int>(launch.shared_bytes));
+      if (error != cudaSuccess) return Said(error);
+    }
+    constexpr int64_t kMostBlocks = (int64_t{1} << 31) - 1;
+    RunSteps<Kernel>
+        <<<static_cast<unsigned>(std::min(launch.blocks, kMostBlocks)),
+           static_cast<unsigned>(launch.threads),
+           static_cast<size_t>(launch.shared_bytes), stream_>>>(kernel,
+                                                                launch.blocks);
+    const cudaError_t error = cudaGetLastError();
+    return error == cudaSuccess ? nullptr : Said(error);
+  }
+
+  // Bytes that a block of this device can share, or `least` where CUDA does not
+  // say.
+  static int64_t SharedBytes(int64_t least) {
+    int device = 0, bytes = 0;
+    if (cudaGetDevice(&device) != cudaSuccess ||
+        cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin,
+                               device) != cudaSuccess) {
+      return least;
+    }
+    return std::max<int64_t>(bytes, least);
+  }
+
+ private:
+  // Clears what would else be found by the next call of someone else.
+  static const char* Said(cudaError_t error) {
+    cudaGetLastError();
+    return cudaGetErrorString(error);
+  }
+
+  cudaStream_t stream_;
+};
+
+}  // namespace kconv::cuda
+
+#endif  // KCONV_CUDA_LAUNCH_CUH_
