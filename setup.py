@@ -1,8 +1,9 @@
-"""Builds the two compiled parts of kconv; pyproject.toml holds everything else.
+"""Builds the compiled parts of kconv; pyproject.toml holds everything else.
 
 kconv/_core.<abi>.so              the algorithms, as a pybind11 module
 kconv/_tfops_<major>_<minor>.so   the same algorithms as TensorFlow ops, for one
                                   minor version of TensorFlow
+kconv/_cuda.so                    kernels for NVIDIA GPUs, where nvcc is found
 
 setuptools applies flags to a whole extension, but the kernels of an instruction set
 need flags of their own. So the objects are compiled here, in parallel, into
@@ -13,6 +14,12 @@ Environment:
     CXX, CXXFLAGS, LDFLAGS   compiler and further flags
     KCONV_PORTABLE=1         portable kernels only, as on a CPU other than x86-64
     KCONV_WERROR=1           warnings are errors
+    KCONV_CUDA=0             no kernels for GPUs, even where nvcc is found
+    KCONV_CUDA=1             an error where they cannot be built
+    NVCC                     nvcc and further flags
+
+`python setup.py build_cuda` builds kconv/_cuda.so only, beside the Python files, and
+needs neither TensorFlow nor pybind11.
 """
 
 from __future__ import annotations
@@ -30,8 +37,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import ClassVar
 
-from setuptools import Extension, setup
+from setuptools import Command, Extension, setup
 from setuptools.command.build_ext import build_ext
 from setuptools.errors import CCompilerError
 
@@ -39,12 +47,21 @@ ROOT = Path(__file__).resolve().parent
 OBJECTS = Path("build/objects")
 
 # Folders of csrc/ that are compiled for one library only.
-GLUE = ("python", "tf")
+GLUE = ("cuda", "python", "tf")
 
 COMMON_FLAGS = (
     *("-std=c++17", "-O3", "-g0", "-fPIC", "-pthread", "-Icsrc"),
     *("-ffp-contract=fast", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-psabi"),
 )
+
+# GPUs of compute capability 8 and 9, and newer ones by way of PTX.
+CUDA_FLAGS = (
+    *("-std=c++17", "-O3", "-Icsrc", "-Xcompiler=-fPIC,-fvisibility=hidden,-Wall"),
+    *("-gencode", "arch=compute_80,code=sm_80"),
+    *("-gencode", "arch=compute_90,code=[sm_90,compute_90]"),
+)
+# Of the core, the files that the GPU library needs too.
+CUDA_SHARED = ("csrc/shape.cc",)
 
 # File name below an isa/ folder -> the flags of that instruction set.
 X86_FLAGS = {
@@ -116,7 +133,7 @@ def compiler() -> list[str]:
 
 def is_portable() -> bool:
     """True where only the portable kernels are built."""
-    if os.environ.get("KCONV_PORTABLE", "0") not in ("", "0"):
+    if is_on("KCONV_PORTABLE"):
         return True
     machine = subprocess.check_output([*compiler(), "-dumpmachine"], text=True)
     return not machine.startswith("x86_64")
@@ -132,7 +149,7 @@ def make_units(
     if portable:
         command += ["-DKCONV_PORTABLE"]
         folder += "-portable"
-    if os.environ.get("KCONV_WERROR", "0") not in ("", "0"):
+    if is_on("KCONV_WERROR"):
         command += ["-Werror"]
     command += [*flags, *shlex.split(os.environ.get("CXXFLAGS", ""))]
 
@@ -183,6 +200,69 @@ def tensorflow_units(tensorflow: TensorFlow) -> list[Unit]:
         "-DEIGEN_MAX_ALIGN_BYTES=64",
     ]
     return make_units(sources("tf"), f"tensorflow-{tensorflow.version}", flags)
+
+
+def is_on(variable: str) -> bool:
+    """Whether an environment variable is set, and not to 0."""
+    return os.environ.get(variable, "0") not in ("", "0")
+
+
+def nvcc() -> list[str] | None:
+    """CUDA's compiler as the start of a command line, None where it is missing."""
+    command = shlex.split(os.environ.get("NVCC", "")) or ["nvcc"]
+    if found := shutil.which(command[0]):
+        return [found, *command[1:]]
+    for name in ("CUDA_HOME", "CUDA_PATH"):
+        if found := shutil.which("nvcc", path=f"{os.environ.get(name, '')}/bin"):
+            return [found]
+    return None
+
+
+def wants_cuda() -> bool:
+    """Whether to build the GPU library: where nvcc is, unless KCONV_CUDA decides."""
+    if os.environ.get("KCONV_CUDA", "") == "":
+        return nvcc() is not None
+    return is_on("KCONV_CUDA")
+
+
+def cuda_units() -> list[Unit]:
+    """The GPU library: kernels, the launchers beside them, and its interface."""
+    command = nvcc()
+    if command is None:
+        raise CCompilerError(
+            "KCONV_CUDA=1 needs CUDA's compiler, nvcc, in PATH, in CUDA_HOME or by the "
+            f"environment variable NVCC. Received: NVCC={os.environ.get('NVCC')}"
+        )
+    command += [*CUDA_FLAGS, "-ccbin", compiler()[0]]
+    if is_on("KCONV_WERROR"):
+        command += ["-Werror", "all-warnings"]
+    found = sorted(path.relative_to(ROOT) for path in (ROOT / "csrc").rglob("*.cu"))
+    units = [
+        Unit(path, OBJECTS / "cuda" / path.with_suffix(".cu.o"), tuple(command))
+        for path in found
+    ]
+    shared = [Path(name) for name in CUDA_SHARED]
+    return units + make_units([*sources("cuda"), *shared], "cuda")
+
+
+def link_cuda(units: list[Unit], output: Path) -> None:
+    """Links the GPU library, CUDA's runtime within it."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=output.parent) as folder:
+        made = Path(folder, output.name)
+        script = Path(folder, "exports.map")
+        script.write_text("{ global: kconv_cuda_*; local: *; };\n")
+        objects = [str(unit.object) for unit in units]
+        options = f"-s,-z,defs,--version-script={script}"
+        flags = ["-shared", "-cudart=static", "-ccbin", compiler()[0]]
+        run([*nvcc(), *flags, *objects, "-o", str(made), f"-Xlinker={options}"])
+        os.replace(made, output)
+
+
+def compile_all(units: list[Unit]) -> None:
+    """Compiles the objects that are not current, in parallel."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(compile_unit, units))
 
 
 def is_current(unit: Unit) -> bool:
@@ -244,10 +324,16 @@ class BuildNative(build_ext):
     """Compiles and links the libraries in place of setuptools' own compiler."""
 
     def get_ext_filename(self, fullname: str) -> str:
-        """An op library is no Python module, so its name carries no ABI tag."""
-        if fullname.split(".")[-1].startswith("_tfops_"):
+        """Op and GPU libraries are no Python modules: their names carry no ABI tag."""
+        name = fullname.split(".")[-1]
+        if name == "_cuda" or name.startswith("_tfops_"):
             return fullname.replace(".", os.sep) + ".so"
         return super().get_ext_filename(fullname)
+
+    def run(self) -> None:
+        """Remembers what setuptools' own command forgets while it runs."""
+        self.inplace_before = self.inplace
+        super().run()
 
     def build_extensions(self) -> None:
         """Compiles every object at once, then links the libraries."""
@@ -265,8 +351,7 @@ class BuildNative(build_ext):
 
         # The glue takes longest, so it goes first.
         units = [unit for part in reversed(glue.values()) for unit in part] + core
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            list(pool.map(compile_unit, units))
+        compile_all(units)
 
         folder = Path(self.get_ext_fullpath("kconv._core")).parent
         for stale in folder.glob("_tfops_*.so"):
@@ -279,14 +364,59 @@ class BuildNative(build_ext):
                 library = ["-Wl,-z,defs", f"-L{tensorflow.folder}"]
                 library += ["-l:libtensorflow_framework.so.2"]
                 link(part + core, output, "global: kconv_*;", library)
+        self.build_cuda()
+
+    def build_cuda(self) -> None:
+        """Builds the GPU library; without it the others are complete."""
+        output = Path(self.get_ext_fullpath("kconv._cuda"))
+        output.unlink(missing_ok=True)
+        if not wants_cuda():
+            if self.inplace_before:
+                (ROOT / "kconv" / "_cuda.so").unlink(missing_ok=True)
+            return
+        try:
+            units = cuda_units()
+            compile_all(units)
+            link_cuda(units, output)
+        except CCompilerError as error:
+            if is_on("KCONV_CUDA"):
+                raise
+            self.warn(
+                "kconv is built without kernels for GPUs, as nvcc failed; KCONV_CUDA=0"
+                f" does not try.\n{error}"
+            )
+
+
+class BuildCuda(Command):
+    """Builds kconv/_cuda.so and nothing else."""
+
+    description = "build the kernels for NVIDIA GPUs, in place"
+    user_options: ClassVar[list] = []
+
+    def initialize_options(self) -> None:
+        """There are none."""
+
+    def finalize_options(self) -> None:
+        """There are none."""
+
+    def run(self) -> None:
+        """Compiles and links; fails where nvcc is missing."""
+        os.chdir(ROOT)
+        units = cuda_units()
+        compile_all(units)
+        link_cuda(units, Path("kconv/_cuda.so"))
 
 
 def extensions() -> list[Extension]:
     """What setuptools should expect of build_ext; it compiles none of it."""
     tensorflow = find_tensorflow()
     names = ["_core"] + ([tensorflow.library] if tensorflow else [])
-    return [Extension(f"kconv.{name}", []) for name in names]
+    found = [Extension(f"kconv.{name}", []) for name in names]
+    if wants_cuda():
+        found.append(Extension("kconv._cuda", [], optional=not is_on("KCONV_CUDA")))
+    return found
 
 
 if __name__ == "__main__":
-    setup(ext_modules=extensions(), cmdclass={"build_ext": BuildNative})
+    commands = {"build_ext": BuildNative, "build_cuda": BuildCuda}
+    setup(ext_modules=extensions(), cmdclass=commands)

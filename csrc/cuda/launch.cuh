@@ -59,18 +59,6 @@ class Stream {
     return error == cudaSuccess ? nullptr : Said(error);
   }
 
-  // Bytes that a block of this device can share, or `least` where CUDA does not
-  // say.
-  static int64_t SharedBytes(int64_t least) {
-    int device = 0, bytes = 0;
-    if (cudaGetDevice(&device) != cudaSuccess ||
-        cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin,
-                               device) != cudaSuccess) {
-      return least;
-    }
-    return std::max<int64_t>(bytes, least);
-  }
-
  private:
   // Clears what would else be found by the next call of someone else.
   static const char* Said(cudaError_t error) {

@@ -1,0 +1,27 @@
+#include "algorithms/depthwise/cuda.h"
+
+#include "algorithms/depthwise/cuda_run.h"
+#include "cuda/launch.cuh"
+
+namespace kconv::depthwise {
+
+// cuda_filter.cu, which takes as long to compile as this file.
+const char* RunFilterOnCuda(const Problem& problem, const ConvArgs& args,
+                            void* workspace, void* stream);
+
+const char* RefuseOnCuda(const Problem& problem) {
+  return CudaRefusal(problem);
+}
+
+int64_t CudaWorkspace(const Problem& problem) {
+  return CudaWorkspaceBytes(problem);
+}
+
+const char* RunOnCuda(const Problem& problem, const ConvArgs& args,
+                      void* workspace, void* stream) {
+  return problem.pass == Pass::kFilterGradient
+             ? RunFilterOnCuda(problem, args, workspace, stream)
+             : CudaRunImage(problem, args, cuda::Stream(stream));
+}
+
+}  // namespace kconv::depthwise

@@ -1,0 +1,175 @@
+// Between images in device memory, of any type, and boxes of floats in shared
+// memory. The threads of a block share the work.
+
+#ifndef KCONV_ALGORITHMS_DEPTHWISE_CUDA_BOXES_H_
+#define KCONV_ALGORITHMS_DEPTHWISE_CUDA_BOXES_H_
+
+#include <cstdint>
+
+#include "algorithms/depthwise/cuda_plan.h"
+#include "cuda/finish.h"
+#include "cuda/host_device.h"
+#include "cuda/phases.h"
+#include "half.h"
+
+namespace kconv::depthwise {
+
+// Elements that are loaded or stored by one instruction.
+template <typename Element, int kCount>
+struct alignas(sizeof(Element) * kCount) CudaPack {
+  Element element[kCount];
+};
+
+// A tile: its image, first channel, and first place in what is written.
+struct CudaTile {
+  int64_t image, channel;
+  int channels;  // that there are
+  int y, x;
+};
+
+KCONV_HOST_DEVICE inline CudaTile TileOf(const CudaTiles& t, int64_t number,
+                                         int64_t chunk) {
+  CudaTile tile;
+  tile.channel = chunk * t.chunk;
+  const int64_t rest = t.channels - tile.channel;
+  tile.channels = rest < t.chunk ? static_cast<int>(rest) : t.chunk;
+  tile.x = static_cast<int>(number % t.tiles_x) * t.tile_columns;
+  number /= t.tiles_x;
+  tile.y = static_cast<int>(number % t.tiles_y) * t.tile_rows;
+  tile.image = number / t.tiles_y;
+  return tile;
+}
+
+// Calls body(channel, row, column) for every `kStep` channels of a box, by the
+// threads together, neighbours in device memory by neighbours.
+template <int kStep, typename Body>
+KCONV_HOST_DEVICE inline void ForBox(const CudaBox& box, bool last,
+                                     const CudaDivisor& inner,
+                                     const CudaDivisor& outer,
+                                     const cuda::Thread& thread,
+                                     const Body& body) {
+  const int all = box.channels / kStep * box.rows * box.columns;
+  for (int i = thread.index; i < all; i += thread.count) {
+    // [row][column][channel] or [channel][row][column]
+    const int line = inner.Divide(i);
+    const int within = i - line * static_cast<int>(inner.divisor);
+    const int first = outer.Divide(line);
+    const int second = line - first * static_cast<int>(outer.divisor);
+    if (last) {
+      body(within * kStep, first, second);
+    } else {
+      body(first, second, within);
+    }
+  }
+}
+
+// The divisors of ForBox.
+struct CudaWalk {
+  CudaDivisor inner, outer;
+  CudaWalk() = default;
+  CudaWalk(const CudaBox& box, bool last, int step)
+      : inner(last ? box.channels / step : box.columns),
+        outer(last ? box.columns : box.rows) {}
+};
+
+// box = what lies from (y, x) of the image; zero where there is none.
+template <typename Element, int kStep>
+KCONV_HOST_DEVICE inline void LoadBoxAs(const Element* from,
+                                        const CudaImage& image,
+                                        const CudaTile& tile, int y, int x,
+                                        const CudaBox& box, bool last,
+                                        const CudaWalk& walk,
+                                        const cuda::Thread& thread,
+                                        float* to) {
+  from += tile.image * image.image + tile.channel * image.channel;
+  ForBox<kStep>(
+      box, last, walk.inner, walk.outer, thread,
+      [&](int channel, int row, int column) {
+        int at_y = y + row, at_x = x + column;
+        bool exists = channel < tile.channels && at_y >= 0 && at_x >= 0;
+        if (image.stuffing_y > 1) {
+          exists = exists && at_y % image.stuffing_y == 0;
+          at_y /= image.stuffing_y;
+        }
+        if (image.stuffing_x > 1) {
+          exists = exists && at_x % image.stuffing_x == 0;
+          at_x /= image.stuffing_x;
+        }
+        exists = exists && at_y < image.height && at_x < image.width;
+        float value[kStep] = {};
+        if (exists) {
+          using Pack = CudaPack<Element, kStep>;
+          const int64_t pixel = int64_t{at_y} * image.width + at_x;
+          const Pack pack = *reinterpret_cast<const Pack*>(
+              from + pixel * image.pixel + channel * image.channel);
+          KCONV_UNROLL
+          for (int i = 0; i < kStep; ++i) value[i] = Widen(pack.element[i]);
+        }
+        float* place =
+            to + row * box.row + column * box.column + channel * box.channel;
+        KCONV_UNROLL
+        for (int i = 0; i < kStep; ++i) place[i] = value[i];
+      });
+}
+
+// activation(box + bias), rounded to the elements of the image.
+template <typename Element, int kStep>
+KCONV_HOST_DEVICE inline void StoreBoxAs(const float* from,
+                                         const CudaBox& box, bool last,
+                                         const CudaWalk& walk,
+                                         const Element* bias,
+                                         Activation activation,
+                                         const CudaImage& image,
+                                         const CudaTile& tile,
+                                         const cuda::Thread& thread,
+                                         Element* to) {
+  to += tile.image * image.image + tile.channel * image.channel;
+  ForBox<kStep>(
+      box, last, walk.inner, walk.outer, thread,
+      [&](int channel, int row, int column) {
+        const int y = tile.y + row, x = tile.x + column;
+        if (channel >= tile.channels || y >= image.height || x >= image.width) {
+          return;
+        }
+        using Pack = CudaPack<Element, kStep>;
+        Pack pack;
+        const float* place =
+            from + row * box.row + column * box.column + channel * box.channel;
+        KCONV_UNROLL
+        for (int i = 0; i < kStep; ++i) {
+          float sum = place[i];
+          if (bias != nullptr) sum += Widen(bias[tile.channel + channel + i]);
+          Narrow(cuda::Activate(sum, activation), &pack.element[i]);
+        }
+        const int64_t pixel = int64_t{y} * image.width + x;
+        *reinterpret_cast<Pack*>(to + pixel * image.pixel +
+                                 channel * image.channel) = pack;
+      });
+}
+
+// Calls body(Element*, std::integral_constant step) of a type and a vector
+// length that are known when the program runs, the same for all threads.
+template <typename Element, int kLanes, typename Body>
+KCONV_HOST_DEVICE inline void WithVector(int vector, const Body& body) {
+  if (vector == 1) {
+    body(Element{}, CudaPack<char, 1>{});
+  } else {
+    body(Element{}, CudaPack<char, kLanes>{});
+  }
+}
+template <typename Body>
+KCONV_HOST_DEVICE inline void WithCudaElement(const CudaTiles& t,
+                                              const Body& body) {
+  switch (t.dtype) {
+    case DType::kFloat16:
+      return WithVector<Float16, 8>(t.vector, body);
+    case DType::kBFloat16:
+      return WithVector<BFloat16, 8>(t.vector, body);
+    default:
+      return WithVector<float, 4>(t.vector, body);
+  }
+}
+
+}  // namespace kconv::depthwise
+
+#endif  // KCONV_ALGORITHMS_DEPTHWISE_CUDA_BOXES_H_

@@ -1,0 +1,158 @@
+// Forward and input gradient of depthwise on the GPU.
+//
+// A block takes a tile of what is written, for some channels: it loads what the
+// tile reads, and the weights, into shared memory; computes kCudaRows x
+// kCudaColumns outputs a thread in registers; and stores them by way of shared
+// memory, so that device memory is read and written in long runs whichever
+// layout it has.
+
+#ifndef KCONV_ALGORITHMS_DEPTHWISE_CUDA_IMAGE_H_
+#define KCONV_ALGORITHMS_DEPTHWISE_CUDA_IMAGE_H_
+
+#include <cstdint>
+
+#include "algorithms/depthwise/cuda_boxes.h"
+#include "algorithms/depthwise/cuda_plan.h"
+
+namespace kconv::depthwise {
+
+// kTaps of a row at a time, strides along rows of kStride, and kPitch elements
+// from column to column in shared memory.
+template <int kTaps, int kStride, int kPitch>
+struct CudaImageKernel {
+  using State = cuda::NoState;
+  static constexpr int kMostThreads = kCudaThreads;
+
+  CudaImagePlan plan;
+  CudaWalk read_walk, written_walk;
+  bool flip;  // taps, for the input gradient
+  const void* read;
+  const void* filter;
+  const void* bias;  // or null
+  Activation activation;
+  void* written;
+
+  cuda::Launch Launch() const {
+    return {plan.blocks, plan.threads, plan.SharedBytes()};
+  }
+
+  KCONV_HOST_DEVICE int64_t Steps(int64_t) const { return 3; }
+
+  KCONV_HOST_DEVICE void Step(int64_t step, const cuda::Thread& thread,
+                              void* shared, State*) const {
+    const CudaTiles& t = plan.tiles;
+    const CudaTile tile =
+        TileOf(t, thread.block / t.chunks, thread.block % t.chunks);
+    float* box = static_cast<float*>(shared);
+    float* sums = box + plan.WrittenAt();
+    float* weights = box + plan.WeightsAt();
+    if (step == 0) {
+      WithCudaElement(t, [&](auto element, auto pack) {
+        using Element = decltype(element);
+        LoadBoxAs<Element, sizeof(pack)>(
+            static_cast<const Element*>(read), t.read, tile,
+            tile.y * t.stride_y - t.pad_y, tile.x * t.stride_x - t.pad_x,
+            plan.read, t.last, read_walk, thread, box);
+        LoadWeights(static_cast<const Element*>(filter), tile, thread, weights);
+      });
+    } else if (step == 1) {
+      Compute(thread, box, weights, sums);
+    } else {
+      WithCudaElement(t, [&](auto element, auto pack) {
+        using Element = decltype(element);
+        StoreBoxAs<Element, sizeof(pack)>(
+            sums, plan.written, t.last, written_walk,
+            static_cast<const Element*>(bias), activation, t.written, tile,
+            thread, static_cast<Element*>(written));
+      });
+    }
+  }
+
+ private:
+  // weights[tap][channel], zeros for channels that are not there.
+  template <typename Element>
+  KCONV_HOST_DEVICE void LoadWeights(const Element* from, const CudaTile& tile,
+                                     const cuda::Thread& thread,
+                                     float* to) const {
+    const CudaTiles& t = plan.tiles;
+    const int taps = t.kernel_y * t.kernel_x;
+    for (int i = thread.index; i < taps * t.chunk; i += thread.count) {
+      const int tap = i / t.chunk, channel = i % t.chunk;
+      const int source = flip ? taps - 1 - tap : tap;
+      to[i] = channel < tile.channels
+                  ? Widen(from[source * t.channels + tile.channel + channel])
+                  : 0.0f;
+    }
+  }
+
+  KCONV_HOST_DEVICE void Compute(const cuda::Thread& thread, const float* box,
+                                 const float* weights, float* to) const {
+    const CudaTiles& t = plan.tiles;
+    const int groups_x = t.tile_columns / kCudaColumns;
+    const int groups_y = t.tile_rows / kCudaRows;
+    int rest = thread.index, channel, group_x;
+    if (kPitch > 1) {  // neighbours are channels, or else columns
+      channel = rest % kPitch;
+      rest /= kPitch;
+    }
+    group_x = rest % groups_x;
+    rest /= groups_x;
+    const int group_y = rest % groups_y;
+    if (kPitch == 1) channel = rest / groups_y;
+
+    const int x = group_x * kCudaColumns, y = group_y * kCudaRows;
+    const float* from = box + channel * plan.read.channel +
+                        y * t.stride_y * plan.read.row + x * kStride * kPitch;
+    float sum[kCudaRows][kCudaColumns] = {};
+    const int rows = (kCudaRows - 1) * t.stride_y + t.kernel_y;
+    for (int row = 0; row < rows; ++row, from += plan.read.row) {
+      int tap = 0;
+      for (; tap + kTaps <= t.kernel_x; tap += kTaps) {
+        AddTaps<false>(from, weights + channel, row, tap, sum);
+      }
+      if (tap < t.kernel_x) {
+        AddTaps<true>(from, weights + channel, row, tap, sum);
+      }
+    }
+    to += channel * plan.written.channel;
+    KCONV_UNROLL
+    for (int i = 0; i < kCudaRows; ++i) {
+      KCONV_UNROLL
+      for (int j = 0; j < kCudaColumns; ++j) {
+        to[(y + i) * plan.written.row + (x + j) * kPitch] = sum[i][j];
+      }
+    }
+  }
+
+  // Adds taps [tap, tap + kTaps) of each row of the kernel that meets this row
+  // of the box; kGuarded where fewer of them are left.
+  template <bool kGuarded>
+  KCONV_HOST_DEVICE void AddTaps(const float* from, const float* weights,
+                                 int row, int tap,
+                                 float (&sum)[kCudaRows][kCudaColumns]) const {
+    constexpr int kReads = (kCudaColumns - 1) * kStride + kTaps;
+    const CudaTiles& t = plan.tiles;
+    float x[kReads];
+    KCONV_UNROLL
+    for (int i = 0; i < kReads; ++i) x[i] = from[(tap + i) * kPitch];
+    KCONV_UNROLL
+    for (int i = 0; i < kCudaRows; ++i) {
+      const int tap_y = row - i * t.stride_y;
+      if (tap_y < 0 || tap_y >= t.kernel_y) continue;
+      const float* w = weights + (tap_y * t.kernel_x + tap) * t.chunk;
+      KCONV_UNROLL
+      for (int u = 0; u < kTaps; ++u) {
+        if (kGuarded && tap + u >= t.kernel_x) break;
+        const float weight = w[u * t.chunk];
+        KCONV_UNROLL
+        for (int j = 0; j < kCudaColumns; ++j) {
+          sum[i][j] += weight * x[j * kStride + u];
+        }
+      }
+    }
+  }
+};
+
+}  // namespace kconv::depthwise
+
+#endif  // KCONV_ALGORITHMS_DEPTHWISE_CUDA_IMAGE_H_

@@ -1,0 +1,14 @@
+#include "cuda/algorithms.h"
+
+#include "algorithms/depthwise/cuda.h"
+#include "algorithms/direct/cuda.h"
+
+namespace kconv::cuda {
+
+const GpuAlgorithm kGpuAlgorithms[] = {
+    {"depthwise", depthwise::RefuseOnCuda, depthwise::CudaWorkspace,
+     depthwise::RunOnCuda},
+    {"direct", nullptr, direct::CudaWorkspace, direct::RunOnCuda},
+    {nullptr, nullptr, nullptr, nullptr}};
+
+}  // namespace kconv::cuda

@@ -1,0 +1,82 @@
+#include "cuda/kconv_cuda.h"
+
+#include <cstring>
+#include <string>
+
+#include "cuda/algorithms.h"
+#include "cuda/problem.h"
+
+namespace kconv::cuda {
+namespace {
+
+// The algorithm and the problem, checked; `error` says what is wrong.
+struct Request {
+  const GpuAlgorithm* algorithm = nullptr;
+  Problem problem;
+  const char* error = nullptr;
+
+  Request(const char* name, const kconv_cuda_problem* asked) {
+    static thread_local std::string said;
+    for (const GpuAlgorithm* a = kGpuAlgorithms; a->name != nullptr; ++a) {
+      if (name != nullptr && std::strcmp(a->name, name) == 0) algorithm = a;
+    }
+    if (algorithm == nullptr) {
+      said = "algorithm must be one that GPUs have. Received: algorithm=" +
+             std::string(name == nullptr ? "null" : name);
+      error = said.c_str();
+      return;
+    }
+    said = ProblemOf(*asked, &problem);
+    if (!said.empty()) {
+      error = said.c_str();
+    } else if (algorithm->refuse != nullptr) {
+      error = algorithm->refuse(problem);
+    }
+  }
+};
+
+}  // namespace
+}  // namespace kconv::cuda
+
+using kconv::ConvArgs;
+using kconv::cuda::Request;
+
+int kconv_cuda_interface() { return KCONV_CUDA_INTERFACE; }
+
+const char* kconv_cuda_version() { return KCONV_VERSION; }
+
+const char* kconv_cuda_algorithm(int number) {
+  for (int i = 0; i <= number; ++i) {
+    if (kconv::cuda::kGpuAlgorithms[i].name == nullptr) return nullptr;
+  }
+  return number < 0 ? nullptr : kconv::cuda::kGpuAlgorithms[number].name;
+}
+
+const char* kconv_cuda_refuse(const char* algorithm,
+                              const kconv_cuda_problem* problem) {
+  return Request(algorithm, problem).error;
+}
+
+int64_t kconv_cuda_workspace(const char* algorithm,
+                             const kconv_cuda_problem* problem) {
+  const Request request(algorithm, problem);
+  return request.error ? -1 : request.algorithm->workspace(request.problem);
+}
+
+const char* kconv_cuda_run(const char* algorithm,
+                           const kconv_cuda_problem* problem,
+                           const kconv_cuda_arguments* arguments,
+                           void* stream) {
+  const Request request(algorithm, problem);
+  if (request.error != nullptr) return request.error;
+  if (request.problem.epilogue.bias != (arguments->bias != nullptr)) {
+    return "A bias must be given where the problem has one.";
+  }
+  ConvArgs args;
+  args.input = arguments->input;
+  args.filter = arguments->filter;
+  args.output = arguments->output;
+  args.bias = arguments->bias;
+  return request.algorithm->run(request.problem, args, arguments->workspace,
+                                stream);
+}
