@@ -160,6 +160,7 @@ def _processor(found):
 
 def _devices(found):
     found["NVIDIA driver"] = system.nvidia_driver()
+    found["kconv's GPU library"] = _gpu_library()
     import tensorflow as tf
 
     from kconv import runtime
@@ -175,6 +176,16 @@ def _devices(found):
     between = tf.config.threading.get_inter_op_parallelism_threads()
     found["threads between operations"] = between or "TensorFlow decides"
     found["op determinism"] = runtime.is_deterministic()
+
+
+def _gpu_library():
+    from kconv import __version__, cuda
+
+    status = cuda.find(__version__)
+    if status.library is None:
+        return status.why_missing
+    major, minor = divmod(status.built_with, 1000)
+    return f"loaded, of CUDA {major}.{minor // 10}, for {status.devices} GPUs"
 
 
 def _settings(found):

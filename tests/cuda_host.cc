@@ -118,8 +118,8 @@ void kconv_host_launch(const kconv_cuda_problem* asked, int64_t* launch) {
 // `shift` moves every tensor by that many elements away from its alignment.
 const char* kconv_host_run(const char* algorithm,
                            const kconv_cuda_problem* asked,
-                           const kconv_cuda_arguments* arguments,
-                           int backwards, int shift) {
+                           const kconv_cuda_arguments* arguments, int backwards,
+                           int shift) {
   using kconv::Pass;
   kconv::Problem problem;
   kconv::said = kconv::cuda::ProblemOf(*asked, &problem);

@@ -93,7 +93,9 @@ def refusal(host, algorithm, problem):
     return words.decode() if words else None
 
 
-def run(host, algorithm, case, pass_, a, b, bias=None, backwards=False, shift=0, **more):
+def run(
+    host, algorithm, case, pass_, a, b, bias=None, backwards=False, shift=0, **more
+):
     """The result of a pass, by the threads of the GPU's kernels."""
     dtype = next(name for name, one in DTYPES.items() if a.dtype == one)
     problem = problem_of(case, pass_, dtype, bias=bias is not None, **more)

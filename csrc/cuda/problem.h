@@ -16,12 +16,10 @@ inline std::string ProblemOf(const kconv_cuda_problem& from, Problem* problem) {
   const struct {
     const char* name;
     int32_t value, least, most;
-  } numbers[] = {{"pass", from.pass, 0, 2},
-                 {"dtype", from.dtype, 0, 3},
-                 {"layout", from.layout, 0, 1},
-                 {"dimensions", from.dimensions, 1, 3},
-                 {"has_bias", from.has_bias, 0, 1},
-                 {"activation", from.activation, 0, 2}};
+  } numbers[] = {
+      {"pass", from.pass, 0, 2},         {"dtype", from.dtype, 0, 3},
+      {"layout", from.layout, 0, 1},     {"dimensions", from.dimensions, 1, 3},
+      {"has_bias", from.has_bias, 0, 1}, {"activation", from.activation, 0, 2}};
   for (const auto& n : numbers) {
     if (n.value < n.least || n.value > n.most) {
       return std::string(n.name) + " must be from " + std::to_string(n.least) +
@@ -45,8 +43,7 @@ inline std::string ProblemOf(const kconv_cuda_problem& from, Problem* problem) {
            "only. Received: pass=2";
   }
   ConvShape& s = problem->shape;
-  s.layout =
-      from.layout == 0 ? Layout::kChannelsLast : Layout::kChannelsFirst;
+  s.layout = from.layout == 0 ? Layout::kChannelsLast : Layout::kChannelsFirst;
   s.spatial_dims = from.dimensions;
   s.batch = from.batch;
   s.in_channels = from.in_channels;

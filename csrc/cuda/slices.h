@@ -62,7 +62,8 @@ struct AddSlices {
 inline int64_t SliceCount(int64_t parts, int64_t blocks, int64_t wanted,
                           int64_t bytes) {
   constexpr int64_t kMostBytes = int64_t{64} << 20;
-  const int64_t most = std::min(parts, kMostBytes / std::max<int64_t>(1, bytes));
+  const int64_t most =
+      std::min(parts, kMostBytes / std::max<int64_t>(1, bytes));
   return std::clamp<int64_t>(wanted / std::max<int64_t>(1, blocks), 1,
                              std::max<int64_t>(1, most));
 }

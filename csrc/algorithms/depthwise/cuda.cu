@@ -1,5 +1,4 @@
 #include "algorithms/depthwise/cuda.h"
-
 #include "algorithms/depthwise/cuda_run.h"
 #include "cuda/launch.cuh"
 

@@ -79,50 +79,45 @@ KCONV_HOST_DEVICE inline void LoadBoxAs(const Element* from,
                                         const CudaTile& tile, int y, int x,
                                         const CudaBox& box, bool last,
                                         const CudaWalk& walk,
-                                        const cuda::Thread& thread,
-                                        float* to) {
+                                        const cuda::Thread& thread, float* to) {
   from += tile.image * image.image + tile.channel * image.channel;
-  ForBox<kStep>(
-      box, last, walk.inner, walk.outer, thread,
-      [&](int channel, int row, int column) {
-        int at_y = y + row, at_x = x + column;
-        bool exists = channel < tile.channels && at_y >= 0 && at_x >= 0;
-        if (image.stuffing_y > 1) {
-          exists = exists && at_y % image.stuffing_y == 0;
-          at_y /= image.stuffing_y;
-        }
-        if (image.stuffing_x > 1) {
-          exists = exists && at_x % image.stuffing_x == 0;
-          at_x /= image.stuffing_x;
-        }
-        exists = exists && at_y < image.height && at_x < image.width;
-        float value[kStep] = {};
-        if (exists) {
-          using Pack = CudaPack<Element, kStep>;
-          const int64_t pixel = int64_t{at_y} * image.width + at_x;
-          const Pack pack = *reinterpret_cast<const Pack*>(
-              from + pixel * image.pixel + channel * image.channel);
-          KCONV_UNROLL
-          for (int i = 0; i < kStep; ++i) value[i] = Widen(pack.element[i]);
-        }
-        float* place =
-            to + row * box.row + column * box.column + channel * box.channel;
-        KCONV_UNROLL
-        for (int i = 0; i < kStep; ++i) place[i] = value[i];
-      });
+  ForBox<kStep>(box, last, walk.inner, walk.outer, thread,
+                [&](int channel, int row, int column) {
+                  int at_y = y + row, at_x = x + column;
+                  bool exists =
+                      channel < tile.channels && at_y >= 0 && at_x >= 0;
+                  if (image.stuffing_y > 1) {
+                    exists = exists && at_y % image.stuffing_y == 0;
+                    at_y /= image.stuffing_y;
+                  }
+                  if (image.stuffing_x > 1) {
+                    exists = exists && at_x % image.stuffing_x == 0;
+                    at_x /= image.stuffing_x;
+                  }
+                  exists = exists && at_y < image.height && at_x < image.width;
+                  float value[kStep] = {};
+                  if (exists) {
+                    using Pack = CudaPack<Element, kStep>;
+                    const int64_t pixel = int64_t{at_y} * image.width + at_x;
+                    const Pack pack = *reinterpret_cast<const Pack*>(
+                        from + pixel * image.pixel + channel * image.channel);
+                    KCONV_UNROLL
+                    for (int i = 0; i < kStep; ++i)
+                      value[i] = Widen(pack.element[i]);
+                  }
+                  float* place = to + row * box.row + column * box.column +
+                                 channel * box.channel;
+                  KCONV_UNROLL
+                  for (int i = 0; i < kStep; ++i) place[i] = value[i];
+                });
 }
 
 // activation(box + bias), rounded to the elements of the image.
 template <typename Element, int kStep>
-KCONV_HOST_DEVICE inline void StoreBoxAs(const float* from,
-                                         const CudaBox& box, bool last,
-                                         const CudaWalk& walk,
-                                         const Element* bias,
-                                         Activation activation,
-                                         const CudaImage& image,
-                                         const CudaTile& tile,
-                                         const cuda::Thread& thread,
-                                         Element* to) {
+KCONV_HOST_DEVICE inline void StoreBoxAs(
+    const float* from, const CudaBox& box, bool last, const CudaWalk& walk,
+    const Element* bias, Activation activation, const CudaImage& image,
+    const CudaTile& tile, const cuda::Thread& thread, Element* to) {
   to += tile.image * image.image + tile.channel * image.channel;
   ForBox<kStep>(
       box, last, walk.inner, walk.outer, thread,

@@ -98,11 +98,11 @@ struct CudaFilterKernel {
     const CudaTiles& t = plan.tiles;
     WithCudaElement(t, [&](auto element, auto pack) {
       using Element = decltype(element);
-      LoadBoxAs<Element, sizeof(pack)>(
-          static_cast<const Element*>(read), t.read, tile,
-          tile.y * t.stride_y - t.pad_y + first_y,
-          tile.x * t.stride_x - t.pad_x, plan.read, t.last, read_walk, thread,
-          box);
+      LoadBoxAs<Element, sizeof(pack)>(static_cast<const Element*>(read),
+                                       t.read, tile,
+                                       tile.y * t.stride_y - t.pad_y + first_y,
+                                       tile.x * t.stride_x - t.pad_x, plan.read,
+                                       t.last, read_walk, thread, box);
       LoadBoxAs<Element, sizeof(pack)>(
           static_cast<const Element*>(gradient), t.written, tile, tile.y,
           tile.x, plan.gradient, t.last, gradient_walk, thread, gradients);
@@ -173,8 +173,8 @@ struct CudaFilterKernel {
       for (int part = 0; part < plan.parts; ++part) {
         sum += sums[u * thread.count + part * of_part + thread.index];
       }
-      const int64_t tap = int64_t{slice} * t.kernel_y * t.kernel_x +
-                          tap_y * t.kernel_x + tap_x;
+      const int64_t tap =
+          int64_t{slice} * t.kernel_y * t.kernel_x + tap_y * t.kernel_x + tap_x;
       partials[tap * t.channels + tile.channel + place.channel] = sum;
     }
   }

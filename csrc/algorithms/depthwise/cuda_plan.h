@@ -79,16 +79,16 @@ struct CudaImage {
 // What both kernels know of a problem. Rows and columns are the two last
 // dimensions.
 struct CudaTiles {
-  bool last = true;         // channels
+  bool last = true;  // channels
   DType dtype = DType::kFloat32;
-  int vector = 1;           // elements loaded at a time
+  int vector = 1;  // elements loaded at a time
   int64_t batch = 0, channels = 0;
-  int chunk = 0;            // channels of a block
+  int chunk = 0;  // channels of a block
   int tile_rows = 0, tile_columns = 0;
   int64_t chunks = 0, tiles_y = 0, tiles_x = 0;
   int kernel_y = 1, kernel_x = 1;
   int stride_y = 1, stride_x = 1;
-  int taps = 3;             // of a row that are computed at a time
+  int taps = 3;  // of a row that are computed at a time
   CudaImage read, written;
   // Where the box of tile 0 begins in what is read: -pad_y, -pad_x.
   int pad_y = 0, pad_x = 0;
@@ -194,10 +194,12 @@ struct CudaImagePlan {
   int64_t blocks = 0;
 
   KCONV_HOST_DEVICE int WrittenAt() const { return (read.size + 3) / 4 * 4; }
-  KCONV_HOST_DEVICE int WeightsAt() const { return WrittenAt() + (written.size + 3) / 4 * 4; }
+  KCONV_HOST_DEVICE int WeightsAt() const {
+    return WrittenAt() + (written.size + 3) / 4 * 4;
+  }
   int64_t SharedBytes() const {
-    return 4 * (WeightsAt() + int64_t{tiles.kernel_y} * tiles.kernel_x *
-                                  tiles.chunk);
+    return 4 * (WeightsAt() +
+                int64_t{tiles.kernel_y} * tiles.kernel_x * tiles.chunk);
   }
 };
 
@@ -237,8 +239,8 @@ inline CudaImagePlan ImagePlanOf(const Problem& problem) {
     plan.written = CudaBox::Of(t.last, c.chunk, c.rows, c.columns);
     if (plan.SharedBytes() <= kCudaSharedBytes) break;
   }
-  plan.threads = t.chunk * (t.tile_rows / kCudaRows) *
-                 (t.tile_columns / kCudaColumns);
+  plan.threads =
+      t.chunk * (t.tile_rows / kCudaRows) * (t.tile_columns / kCudaColumns);
   plan.blocks = t.Tiles() * t.chunks;
   return plan;
 }
@@ -247,10 +249,10 @@ inline CudaImagePlan ImagePlanOf(const Problem& problem) {
 struct CudaFilterPlan {
   CudaTiles tiles;  // of the output; `written` is its gradient, also read
   CudaBox read, gradient;  // behind one another
-  int taps_y = 0;    // rows of taps of a block
-  int chunks_y = 0;  // of them
-  int taps_x = 0;    // groups of `tiles.taps` taps in a row
-  int parts = 0;     // of a tile's rows, summed by threads of their own
+  int taps_y = 0;          // rows of taps of a block
+  int chunks_y = 0;        // of them
+  int taps_x = 0;          // groups of `tiles.taps` taps in a row
+  int parts = 0;           // of a tile's rows, summed by threads of their own
   int threads = 0;
   Split slices;  // of tiles
 

@@ -63,20 +63,20 @@ const char* CudaRunImage(const Problem& problem, const ConvArgs& args,
   CudaImagePlan plan = ImagePlanOf(problem);
   HeedAlignment({args.input, args.output}, &plan.tiles);
   const CudaTiles& t = plan.tiles;
-  return WithVariant(t, plan.read.column, [&](auto taps, auto stride,
-                                              auto pitch) {
-    CudaImageKernel<taps(), stride(), pitch()> kernel;
-    kernel.plan = plan;
-    kernel.read_walk = CudaWalk(plan.read, t.last, t.vector);
-    kernel.written_walk = CudaWalk(plan.written, t.last, t.vector);
-    kernel.flip = gradient;
-    kernel.read = gradient ? args.output : args.input;
-    kernel.filter = args.filter;
-    kernel.bias = args.bias;
-    kernel.activation = problem.epilogue.activation;
-    kernel.written = gradient ? args.input : args.output;
-    return launch(kernel, kernel.Launch());
-  });
+  return WithVariant(
+      t, plan.read.column, [&](auto taps, auto stride, auto pitch) {
+        CudaImageKernel<taps(), stride(), pitch()> kernel;
+        kernel.plan = plan;
+        kernel.read_walk = CudaWalk(plan.read, t.last, t.vector);
+        kernel.written_walk = CudaWalk(plan.written, t.last, t.vector);
+        kernel.flip = gradient;
+        kernel.read = gradient ? args.output : args.input;
+        kernel.filter = args.filter;
+        kernel.bias = args.bias;
+        kernel.activation = problem.epilogue.activation;
+        kernel.written = gradient ? args.input : args.output;
+        return launch(kernel, kernel.Launch());
+      });
 }
 
 template <typename Launcher>
@@ -106,9 +106,9 @@ const char* CudaRunFilter(const Problem& problem, const ConvArgs& args,
     using Element = decltype(element);
     // float64 is refused; its sums are of another type.
     if constexpr (!std::is_same_v<Element, double>) {
-      const cuda::AddSlices<Element> add = {
-          partials, slices, problem.shape.FilterElements(),
-          static_cast<Element*>(args.filter)};
+      const cuda::AddSlices<Element> add = {partials, slices,
+                                            problem.shape.FilterElements(),
+                                            static_cast<Element*>(args.filter)};
       error = launch(add, add.Launch());
     }
   });

@@ -1,5 +1,4 @@
 #include "algorithms/direct/cuda.h"
-
 #include "algorithms/direct/cuda_run.h"
 #include "cuda/launch.cuh"
 

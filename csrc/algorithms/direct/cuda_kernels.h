@@ -123,15 +123,15 @@ struct CudaForward : CudaImagePass<Element> {
           const int64_t w =
               out.at[2] * s.stride[2] - s.pad[2] + k * s.dilation[2];
           if (!CudaWithin(w, s.input[2])) continue;
-          const Element* from = image + CudaPixel(d, h, w, s.input) *
-                                            s.input_pixel;
+          const Element* from =
+              image + CudaPixel(d, h, w, s.input) * s.input_pixel;
           const Element* weights =
               this->filter +
               CudaPixel(i, j, k, s.kernel) * s.in_channels * filters +
               out.channel;
           for (int64_t c = 0; c < s.in_channels; ++c) {
-            sum += Widen(from[c * s.input_channel]) *
-                   Widen(weights[c * filters]);
+            sum +=
+                Widen(from[c * s.input_channel]) * Widen(weights[c * filters]);
           }
         }
       }
@@ -151,13 +151,13 @@ struct CudaInputGradient : CudaImagePass<Element> {
     if (item >= this->items) return;
     const Window& s = this->s;
     const int64_t filters = s.groups * s.out_channels;
-    const CudaPlace in = PlaceOf(item, s.input, s.groups * s.in_channels,
-                                 s.input_channel == 1);
+    const CudaPlace in =
+        PlaceOf(item, s.input, s.groups * s.in_channels, s.input_channel == 1);
     const int64_t group = in.channel / s.in_channels;
     const int64_t c = in.channel % s.in_channels;
     const int64_t first = group * s.out_channels;
-    const Element* image = this->read + in.image * s.output_image +
-                           first * s.output_channel;
+    const Element* image =
+        this->read + in.image * s.output_image + first * s.output_channel;
     Sum sum = 0;
     for (int64_t i = 0; i < s.kernel[0]; ++i) {
       int64_t d;
@@ -226,7 +226,8 @@ struct CudaFilterGradient {
     // A sum for each row first, so that errors grow with its length plus the
     // number of rows.
     Sum total = 0;
-    const int64_t end = slice + 1 < slices ? (slice + 1) * slice_pixels : pixels;
+    const int64_t end =
+        slice + 1 < slices ? (slice + 1) * slice_pixels : pixels;
     int64_t pixel = slice * slice_pixels;
     while (pixel < end) {
       const int64_t x = pixel % s.output[2];

@@ -22,9 +22,9 @@ inline Split CudaSlices(const Problem& problem) {
   const ConvShape& s = problem.shape;
   const int64_t pixels = s.batch * s.OutputPixels();
   const int64_t sum_bytes = problem.dtype == DType::kFloat64 ? 8 : 4;
-  const int64_t count = cuda::SliceCount(
-      pixels, CeilDivide(s.FilterElements(), kCudaThreads), kWantedBlocks,
-      s.FilterElements() * sum_bytes);
+  const int64_t count =
+      cuda::SliceCount(pixels, CeilDivide(s.FilterElements(), kCudaThreads),
+                       kWantedBlocks, s.FilterElements() * sum_bytes);
   return Split(pixels, count, 1);
 }
 
@@ -32,8 +32,7 @@ inline int64_t CudaWorkspaceBytes(const Problem& problem) {
   if (problem.pass != Pass::kFilterGradient) return 0;
   const int64_t slices = CudaSlices(problem).count;
   const int64_t sum_bytes = problem.dtype == DType::kFloat64 ? 8 : 4;
-  return slices <= 1 ? 0
-                     : slices * problem.shape.FilterElements() * sum_bytes;
+  return slices <= 1 ? 0 : slices * problem.shape.FilterElements() * sum_bytes;
 }
 
 template <typename Element, typename Launcher>
@@ -67,8 +66,7 @@ const char* CudaRunAs(const Problem& problem, const ConvArgs& args,
   kernel.s = window;
   kernel.input = input;
   kernel.output = output;
-  kernel.partials =
-      slices.count > 1 ? static_cast<Sum*>(workspace) : nullptr;
+  kernel.partials = slices.count > 1 ? static_cast<Sum*>(workspace) : nullptr;
   kernel.filter = filter;
   kernel.elements = problem.shape.FilterElements();
   // Without pixels one slice writes zeros.

@@ -1,0 +1,61 @@
+#!/usr/bin/env bash
+# Builds kconv's GPU library and proves it on the GPU of this machine.
+#
+#   tests/gpu/run.sh                 everything
+#   tests/gpu/run.sh build           compile kconv/_cuda.so
+#   tests/gpu/run.sh check           every kernel against float64 and against cuDNN
+#   tests/gpu/run.sh sanitize        small cases under compute-sanitizer
+#   tests/gpu/run.sh speed           a table of times beside cuDNN's
+#
+# Needs nvcc, a C++ compiler, a GPU with its driver, and a Python with NumPy,
+# setuptools and PyTorch with CUDA; PYTHON names another than python3. What is
+# missing is said, and ends it. `check` and `sanitize` also do with CuPy in the place of
+# PyTorch, then without the comparison with cuDNN.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+PYTHON=${PYTHON:-python3}
+
+build() {
+  KCONV_CUDA=1 "$PYTHON" setup.py -q build_cuda
+  test -f kconv/_cuda.so
+}
+
+check() {
+  "$PYTHON" tests/gpu/check.py "$@"
+}
+
+sanitize() {
+  local sanitizer
+  sanitizer=$(command -v compute-sanitizer) || {
+    echo "compute-sanitizer is missing; it comes with CUDA." >&2
+    exit 1
+  }
+  local tool
+  for tool in memcheck racecheck synccheck; do
+    echo "== $tool"
+    "$sanitizer" --tool "$tool" --error-exitcode 1 \
+      "$PYTHON" tests/gpu/check.py --small
+  done
+}
+
+speed() {
+  "$PYTHON" tests/gpu/speed.py
+}
+
+stages=("$@")
+if [ ${#stages[@]} -eq 0 ]; then stages=(build check sanitize speed); fi
+for stage in "${stages[@]}"; do
+  case $stage in
+    build | check | sanitize | speed) ;;
+    *)
+      echo "A stage is build, check, sanitize or speed. Received: $stage" >&2
+      exit 2
+      ;;
+  esac
+done
+for stage in "${stages[@]}"; do
+  echo "=== $stage"
+  "$stage"
+done
+echo "=== done: ${stages[*]}"
