@@ -147,7 +147,9 @@ def run(gpu, native, algorithm, words, pass_, dtype, a, b, bias=None, linear="li
     for _ in range(2):
         written = gpu.empty(int(np.prod(shape)) * a.dtype.itemsize)
         tensors = [None] * 3
-        for place, tensor in zip(places, (gpu.put(a), gpu.put(b), written)):
+        for place, tensor in zip(
+            places, (gpu.put(a), gpu.put(b), written), strict=True
+        ):
             tensors[place] = tensor
         tensors.append(None if bias is None else gpu.put(bias))
         more = {"pass_": pass_, "dtype": dtype, "activation": linear}
@@ -215,7 +217,7 @@ def compare_with_cudnn(gpu, words, pass_, a, b, expected, magnitude):
         return
     convolve = getattr(torch.nn.functional, f"conv{dims}d")
     zeros = [np.zeros(shape, a.dtype) for shape in shapes]
-    for place, array in zip(PLACES[pass_], (a, b)):
+    for place, array in zip(PLACES[pass_], (a, b), strict=False):
         zeros[place] = array
     x, w = image(zeros[0]).requires_grad_(), weights(zeros[1]).requires_grad_()
     y = convolve(

@@ -1,7 +1,7 @@
 """Memory, streams and events of a GPU, by PyTorch or CuPy; and kconv's library.
 
-The files of this folder import nothing of kconv but `kconv/cuda.py`, by its path, and so
-need no TensorFlow.
+The files of this folder import nothing of kconv but `kconv/cuda.py`, by its path, so
+they need no TensorFlow.
 """
 
 import importlib.util

@@ -103,7 +103,7 @@ def measure(gpu, native, layer, dtype, layout, cache):
                 *(gpu, native, "depthwise", {**words, "pass_": pass_}),
                 (x, ours.clone() if number == 2 else ours, y, None),
             )
-            for x, y in zip(xs, ys)
+            for x, y in zip(xs, ys, strict=True)
         ]
         mine = median(torch, calls)
         wanted = [i == number - 1 for i in range(3)]
@@ -117,7 +117,9 @@ def measure(gpu, native, layer, dtype, layout, cache):
                 y, x, w, None, *options, output_mask=wanted
             )
 
-        theirs = median(torch, [lambda x=x, y=y: stock(x, y) for x, y in zip(xs, ys)])
+        theirs = median(
+            torch, [lambda x=x, y=y: stock(x, y) for x, y in zip(xs, ys, strict=True)]
+        )
         yield pass_, mine, theirs, elements * item, flops
 
 
