@@ -130,8 +130,8 @@ class Context {
   virtual int threads() const = 0;
 
   // Calls body(begin, end, worker) so that every item of [0, items) is covered
-  // once; worker < threads() is unique among calls that run at one time. The
-  // body must not throw, nor may it allocate from the heap.
+  // once; worker < min(threads(), items) is unique among calls that run at one
+  // time. The body must not throw, nor may it allocate from the heap.
   virtual void ParallelFor(
       int64_t items, double seconds_per_item,
       const std::function<void(int64_t, int64_t, int)>& body) = 0;

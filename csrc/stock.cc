@@ -83,6 +83,7 @@ constexpr double kEigenFilterGradient3d = 0.005;
 // wide kernels by more.
 constexpr double kDepthwiseOneDnn[2][3] = {{0.22, 0.20, 0.12},
                                            {0.30, 0.30, 0.05}};
+constexpr double kDepthwiseOneDnnStrided = 2;  // times as long, of images
 constexpr double kDepthwiseEigen[2][3] = {{0.09, 0.08, 0.08},
                                           {0.09, 0.08, 0.08}};
 
@@ -157,6 +158,10 @@ double DepthwiseWork(const Problem& problem) {
     // It looks at every tap for every pixel.
     for (int64_t stride : s.stride) macs *= static_cast<double>(stride);
   }
+  if (onednn && s.stride[kMaxSpatialDims - 1] > 1 &&
+      problem.pass != Pass::kFilterGradient) {
+    macs *= kDepthwiseOneDnnStrided;
+  }
   const auto& efficiency = onednn ? kDepthwiseOneDnn : kDepthwiseEigen;
   const bool wide = s.kernel[kMaxSpatialDims - 1] > 3;
   return macs / efficiency[wide][static_cast<int>(problem.pass)];
@@ -208,7 +213,9 @@ double DenseWork(const Problem& problem) {
     if (is_3d && !is_pointwise && problem.pass != Pass::kForward) {
       products *= kOneDnnGradients3d;
     }
-    if (s.KernelTaps() >= kWideTaps) products *= kOneDnnWide;
+    if (s.KernelTaps() >= kWideTaps && problem.pass != Pass::kFilterGradient) {
+      products *= kOneDnnWide;
+    }
     if (s.stride[kMaxSpatialDims - 1] > 1) {
       products *= kOneDnnStrided[static_cast<int>(problem.pass)];
     }

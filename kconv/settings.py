@@ -55,7 +55,7 @@ def set_accuracy(accuracy):
         accuracy: `"fast"`, any algorithm may run; or `"strict"`, `"auto"` means
             `"auto:strict"`: only algorithms that round each result as a plain sum of
             its products does, and let no NaN or infinity out of the windows that hold
-            it. Winograd's are not.
+            it. Winograd's and `"fft"` are not.
 
     Raises:
         ValueError: If `accuracy` is something else.

@@ -59,6 +59,7 @@ def test_layers_tell_what_they_are():
     volume = Layer(3, 16, 8, 8, dims=3)
     assert (volume.kind, str(volume)) == ("3d", "16x16x16 8→8")
     assert volume.kernel_name == "3x3x3"
+    assert all(layer.kind == kind for kind in LAYERS for layer in LAYERS[kind])
     assert "31x31 28x28 128→128 dw" in str(
         Problem(LAYERS["depthwise"][-1], 1, "forward")
     )
@@ -68,12 +69,12 @@ def test_problems_come_in_the_order_asked_for():
     problems = make_problems(["3x3"], [8], ["forward"])
     assert len(problems) == 9
     assert problems[0].macs == 8 * 224 * 224 * 9 * 64 * 64
-    assert len(make_problems(["all"])) == 2 * 3 * (9 + 9 + 8 + 3 + 13 + 9 + 5)
+    assert len(make_problems(["all"])) == 2 * 3 * (9 + 9 + 4 + 10 + 3 + 13 + 9 + 5)
     assert Problem.from_json(problems[0].to_json()) == problems[0]
     kinds = ["depthwise", "1x1"]
     layouts = ["channels_first", "channels_last"]
     both = make_problems(kinds, [1], ["forward"], layouts=layouts)
-    assert [p.layer.kind for p in both] == ["1x1"] * 18 + ["depthwise"] * 16
+    assert [p.layer.kind for p in both] == ["1x1"] * 18 + ["depthwise"] * 20
     assert [p.layout for p in both[8:10]] == layouts
 
 

@@ -13,7 +13,7 @@ from kconv.benchmark import implementation, layers, noise, plots, references, re
 from kconv.benchmark.candidates import XLA, Candidate, Measurement
 from kconv.benchmark.machine import Machine
 from kconv.benchmark.noise import NoiseWatch, Verdict
-from kconv.benchmark.problems import PASSES, Layer, Problem
+from kconv.benchmark.problems import LAYERS, PASSES, Layer, Problem
 
 SMALL = Layer(3, 6, 4, 8)
 MACHINE = Machine(flops=50e9, bandwidth=20e9)
@@ -327,7 +327,7 @@ def test_the_command_prints_everything(tmp_path, capsys):
     assert "torch: not installed" not in words
     written = json.loads(path.read_text())
     assert written["environment"]["onnxruntime"] == "not installed"
-    assert len(written["rows"]) == 2 * 2 * 8
+    assert len(written["rows"]) == 2 * 2 * len(LAYERS["depthwise"])
     assert Fake.settings[-1] == {"torch": "x/python"}
 
 

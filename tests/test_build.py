@@ -162,11 +162,14 @@ def test_portable_build(build, tmp_path, monkeypatch):
         assert core.isas() == ["portable"]
         for algorithm in core.algorithms():
             groups = 8 if algorithm == "depthwise" else 2
-            problem = core.Problem("forward", [5, 5], [3, 3], 8, 8, groups=groups)
-            shapes = (1, 5, 5, 8), (3, 3, 8 // groups, 8)
+            taps = 9 if algorithm == "fft" else 3
+            sizes = [taps + 2] * 2, [taps] * 2
+            problem = core.Problem("forward", *sizes, 8, 8, groups=groups)
+            shapes = (1, *sizes[0], 8), (*sizes[1], 8 // groups, 8)
             ones = [np.ones(shape, "float32") for shape in shapes]
             done = problem.run(*ones, algorithm=algorithm)
-            np.testing.assert_allclose(done["result"], 72 / groups, 1e-4)
+            expected = 8 * taps**2 / groups
+            np.testing.assert_allclose(done["result"], expected, 1e-4)
             assert done["isa"] == "portable", done["isa"]
     """
     run(sys.executable, "-c", textwrap.dedent(script), tmp_path / "_core.so")

@@ -248,6 +248,8 @@ def test_wrong_inputs():
     for wrong in (random(2, 8, 8, 5), random(2, 8, 6), [random(2, 8, 8, 6)] * 2):
         with pytest.raises(ValueError, match=r"expect|rank|axis"):
             layer(wrong)
+    with pytest.raises(ValueError, match=r"not in a list.*Received: input_shape=\["):
+        make()([random(2, 8, 8, 6)])
     with pytest.raises(NotImplementedError):
         layer.quantize("int8")
 
@@ -362,10 +364,13 @@ def test_parts_of_weights_from_pytorch():
         ),
         ((random(8, 6, 3, 3), None, random(18, 6, 1, 1)), "the size of `weight`"),
         ((random(8, 6, 3, 3), None, random(17, 6, 3, 3)), "2 or 3 filters"),
+        ((random(8, 6, 3, 3), None, random(9, 6, 3, 3)), "2 or 3 filters"),
         ((random(8, 6, 3, 3), None, random(18, 7, 3, 3)), "a multiple of those"),
     ):
         with pytest.raises(ValueError, match=rf"{sentence}.*Received: weight\.shape"):
             function(*arrays)
+    with pytest.raises(ValueError, match=r"`weight` .*Received: weight=None, bias"):
+        function(None, random(8))
 
 
 def test_which_layers_of_the_model_are_deformable():

@@ -100,15 +100,19 @@ class ImageGradient {
     scratch_ = arena_.Take<char>(0);
   }
 
+  // No more workers than there is work: each may have a plane.
   int64_t Workspace(int threads) const {
     Arena arena(nullptr);
     static_cast<void>(Scratch(this, &arena));
-    return arena_.bytes() + threads * arena.bytes();
+    const auto products = static_cast<int64_t>(products_.size());
+    const int64_t workers =
+        std::min<int64_t>(threads, std::max(Items(), products));
+    return arena_.bytes() + workers * arena.bytes();
   }
 
   void Run(Context* ctx) {
     PackFilter(ctx);
-    const int64_t items = conv_.batch * slices_.count;
+    const int64_t items = Items();
     ctx->ParallelFor(items, macs_ / static_cast<double>(items) / kMacsPerSecond,
                      [&](int64_t begin, int64_t end, int worker) {
                        Arena arena(nullptr);
@@ -159,6 +163,8 @@ class ImageGradient {
       c_rows = arena->Take<Sum*>(rows);
     }
   };
+
+  int64_t Items() const { return conv_.batch * slices_.count; }
 
   Element* ByOffsets() const {
     return static_cast<Element*>(args_.offsets_gradient);

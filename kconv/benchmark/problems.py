@@ -11,6 +11,10 @@ LAYOUTS = ("channels_last", "channels_first")
 _BYTES = {"float32": 4, "float64": 8, "bfloat16": 2, "float16": 2}
 
 
+# Taps an axis from which on a kernel is a large one.
+_LARGE = 9
+
+
 @dataclasses.dataclass(frozen=True)
 class Layer:
     """A convolution alike along all axes: padding "same", in one dimension "causal".
@@ -33,7 +37,9 @@ class Layer:
         if self.dims != 2:
             return f"{self.dims}d"
         if self.groups == 1:
-            return "strided" if self.stride > 1 else self.kernel_name
+            if self.stride > 1:
+                return "strided"
+            return "large" if self.kernel >= _LARGE else self.kernel_name
         return "depthwise" if self.groups == self.in_channels else "grouped"
 
     @property
@@ -110,7 +116,8 @@ def _depthwise(kernel, size, channels, stride=1):
     return Layer(kernel, size, channels, channels, stride, groups=channels)
 
 
-# MobileNet, EfficientNet (5x5), ConvNeXt (7x7), and a kernel as RepLKNet has them.
+# MobileNet, EfficientNet (5x5), ConvNeXt (7x7), and kernels as RepLKNet and SLaK have
+# them.
 LAYERS_DEPTHWISE = (
     _depthwise(3, 112, 32),
     _depthwise(3, 56, 128),
@@ -119,7 +126,17 @@ LAYERS_DEPTHWISE = (
     _depthwise(5, 28, 240),
     _depthwise(7, 56, 96),
     _depthwise(7, 14, 384),
+    _depthwise(13, 56, 96),
+    _depthwise(51, 56, 64),
     _depthwise(31, 28, 128),
+)
+
+# Dense kernels of 9 taps and more, which the algorithm "fft" is for.
+LAYERS_LARGE = (
+    Layer(9, 56, 64, 64),
+    Layer(11, 28, 128, 128),
+    Layer(17, 56, 64, 64),
+    Layer(31, 28, 64, 64),
 )
 
 # ResNeXt-50 and ShuffleNet.
@@ -172,6 +189,7 @@ LAYERS_3D = (
 LAYERS = {
     "3x3": LAYERS_3X3,
     "1x1": LAYERS_1X1,
+    "large": LAYERS_LARGE,
     "depthwise": LAYERS_DEPTHWISE,
     "grouped": LAYERS_GROUPED,
     "strided": LAYERS_STRIDED,

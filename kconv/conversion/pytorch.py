@@ -46,6 +46,10 @@ def deformable_weights(weight, bias=None, offset_weight=None, offset_bias=None):
     }
     arrays = {k: np.asarray(v) for k, v in given.items() if v is not None}
     told = ", ".join(f"{name}.shape={one.shape}" for name, one in arrays.items())
+    if "weight" not in arrays:
+        raise ValueError(
+            f"`weight` must be an array. Received: weight=None{told and ', '}{told}"
+        )
     for name, one in arrays.items():
         rank = 4 if name.endswith("weight") else 1
         if one.ndim != rank:
@@ -66,7 +70,8 @@ def deformable_weights(weight, bias=None, offset_weight=None, offset_bias=None):
     branch = arrays["offset_weight"]
     size = arrays["weight"].shape[2:]
     of_group = arrays["weight"].shape[1]
-    if branch.shape[2:] != size or branch.shape[0] % (size[0] * size[1]):
+    values, rest = divmod(branch.shape[0], size[0] * size[1])
+    if branch.shape[2:] != size or rest or (values % 2 and values % 3):
         raise ValueError(
             "`offset_weight` must be of the size of `weight`, and of 2 or 3 filters "
             f"for each tap of each offset group. Received: {told}"

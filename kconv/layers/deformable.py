@@ -280,14 +280,16 @@ class DeformableConv2D(BaseFusedConv, of_any_rank(keras.layers.Conv2D)):
 
     def _checked(self, input_shape):
         """Returns the `DeformSpec` and the shape of the kernel."""
-        shapes = [input_shape] if _is_shape(input_shape) else list(input_shape)
+        is_alone = _is_shape(input_shape)
+        shapes = [input_shape] if is_alone else list(input_shape)
         wanted = 1 if self.own_offsets else 3 if self.modulated else 2
         # Keras asks for the output of the image alone.
-        if len(shapes) not in (1, wanted) or not all(map(_is_shape, shapes)):
+        fits = is_alone or (len(shapes) == wanted and not self.own_offsets)
+        if not fits or not all(map(_is_shape, shapes)):
             raise ValueError(
-                f"The layer must be called with {wanted} tensors: the inputs, and with "
-                "`own_offsets=False` the offsets, and if modulated the mask. Received: "
-                f"input_shape={input_shape}"
+                f"The layer must be called with {wanted} tensors: the inputs, not in a "
+                "list, or with `own_offsets=False` a list of these, the offsets and if "
+                f"modulated the mask. Received: input_shape={input_shape}"
             )
         shapes = [tuple(shape) for shape in shapes]
         channels = shapes[0][self._channel_axis] if len(shapes[0]) > 1 else None

@@ -181,7 +181,11 @@ def conv_transpose(
         algorithm,
     )
     inputs, kernel, bias, output = read_operands(
-        ConvTranspose, (*arguments, activation), bias, inputs=inputs, kernel=kernel
+        ConvTranspose,
+        (*arguments, activation),
+        {"bias": bias},
+        inputs=inputs,
+        kernel=kernel,
     )
     if output is not None:
         return output

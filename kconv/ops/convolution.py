@@ -162,7 +162,7 @@ def conv(
         kernel = kernel.kernel
     arguments = strides, padding, data_format, dilation_rate, algorithm
     inputs, kernel, bias, output = read_operands(
-        Conv, (*arguments, activation), bias, inputs=inputs, kernel=kernel
+        Conv, (*arguments, activation), {"bias": bias}, inputs=inputs, kernel=kernel
     )
     if output is not None:
         if groups is not None:

@@ -182,11 +182,10 @@ def deform_conv(
     inputs, kernel, offsets, mask, bias, output = read_operands(
         DeformConv,
         (*arguments.values(), activation),
-        bias,
+        {"mask": mask, "bias": bias},
         inputs=inputs,
         kernel=kernel,
         offsets=offsets,
-        mask=mask,
     )
     if output is not None:
         return output

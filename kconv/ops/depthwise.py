@@ -122,7 +122,11 @@ def depthwise_conv(
     """
     arguments = strides, padding, data_format, dilation_rate, algorithm
     inputs, kernel, bias, output = read_operands(
-        DepthwiseConv, (*arguments, activation), bias, inputs=inputs, kernel=kernel
+        DepthwiseConv,
+        (*arguments, activation),
+        {"bias": bias},
+        inputs=inputs,
+        kernel=kernel,
     )
     if output is not None:
         return output

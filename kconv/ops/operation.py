@@ -62,29 +62,26 @@ class ConvOperation(keras.Operation):
         return {**self.arguments, "activation": self.activation, "name": self.name}
 
 
-def read_operands(operation_class, arguments, bias, **operands):
+def read_operands(operation_class, arguments, optional, **operands):
     """Makes tensors of the operands of a convolution, or a node of a Functional model.
 
     Args:
         operation_class: Subclass of `ConvOperation`, of the node.
         arguments: Tuple, what that takes.
-        bias: Tensor, or what one can be made of, or None.
-        operands: The other operands, by their names, in their order; the last may be
-            None.
+        optional: Dictionary from the name of an operand that may be left out, such as
+            `"bias"`, to a tensor, or what one can be made of, or None.
+        operands: The other operands, by their names, in their order.
 
     Returns:
-        A tuple: the operands, the bias or None, and the output, a KerasTensor, if an
-        operand is one, else None.
+        A tuple: the operands; the optional ones, None for those left out; and the
+        output, a KerasTensor, if an operand is one, else None.
 
     Raises:
         ValueError: If an operand cannot be a tensor or its rank is unknown; of a node,
             as that does.
     """
-    last = next(reversed(operands))
-    has_all = operands[last] is not None
-    if not has_all:
-        del operands[last]
-    given = operands if bias is None else {**operands, "bias": bias}
+    extra = {name: one for name, one in optional.items() if one is not None}
+    given = operands | extra
     symbolic = any(isinstance(one, keras.KerasTensor) for one in given.values())
     tensors = {
         # A node keeps variables, whose values may change.
@@ -93,15 +90,12 @@ def read_operands(operation_class, arguments, bias, **operands):
     }
     output = None
     if symbolic:
-        # Behind an operand that was left out there is no place for the bias.
-        named = {} if has_all or bias is None else {"bias": tensors["bias"]}
-        placed = [one for name, one in tensors.items() if name not in named]
+        placed = [tensors[name] for name in operands]
+        named = {name: tensors[name] for name in extra}
         output = operation_class(*arguments).symbolic_call(*placed, **named)
     else:
-        check_ranks(**{name: tensors[name] for name in operands})
-    left_out = () if has_all else (None,)
-    found = (tensors[name] for name in operands)
-    return (*found, *left_out, tensors.get("bias"), output)
+        check_ranks(**{name: tensors[name] for name in tensors if name != "bias"})
+    return (*(tensors.get(name) for name in (*operands, *optional)), output)
 
 
 def _is_tensor(value):

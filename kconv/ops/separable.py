@@ -130,7 +130,7 @@ def separable_conv(
     inputs, depthwise_kernel, pointwise_kernel, bias, output = read_operands(
         SeparableConv,
         arguments,
-        bias,
+        {"bias": bias},
         inputs=inputs,
         depthwise_kernel=depthwise_kernel,
         pointwise_kernel=pointwise_kernel,

@@ -52,13 +52,13 @@ KCONV_INLINE void LoadRow(const Tile<const Element>& tile, int64_t row,
   using S = Simd<T, kBytes>;
   constexpr int64_t kLanes = S::kLanes, kSize = 2 * kLanes;
   const typename S::Vector zero = {};
-  const Element* from = tile.data + row * tile.row_stride;
+  const Element* from = tile.data + (row - tile.row_begin) * tile.row_stride;
   int64_t j = 0;
-  for (; j < tile.column_begin; ++j) S::Store(to + j * kSize, zero);
-  const int64_t end = tile.column_end;
+  const int64_t begin = tile.column_begin, end = tile.column_end;
+  for (; j < begin; ++j) S::Store(to + j * kSize, zero);
   if (tile.lane_stride == 1 && tile.lanes == kLanes) {
     for (; j < end; ++j) {
-      const Element* at = from + j * tile.column_stride;
+      const Element* at = from + (j - begin) * tile.column_stride;
       if constexpr (kIsItsSum<Element>) {
         S::Store(to + j * kSize, S::Load(at));
       } else {
@@ -74,19 +74,19 @@ KCONV_INLINE void LoadRow(const Tile<const Element>& tile, int64_t row,
           const Element* at = from + lane * tile.lane_stride;
           int64_t i = j;
           for (; i + 4 <= end; i += 4) {
-            Transpose4x4(at + i, tile.lane_stride, to + i * kSize + lane,
-                         kSize);
+            Transpose4x4(at + i - begin, tile.lane_stride,
+                         to + i * kSize + lane, kSize);
           }
           for (; i < end; ++i) {
             for (int64_t l = 0; l < 4; ++l) {
-              to[i * kSize + lane + l] = at[i + l * tile.lane_stride];
+              to[i * kSize + lane + l] = at[i - begin + l * tile.lane_stride];
             }
           }
         }
       }
     }
     for (; j < end; ++j) {
-      const Element* at = from + j * tile.column_stride;
+      const Element* at = from + (j - begin) * tile.column_stride;
       for (int64_t l = lane; l < tile.lanes; ++l) {
         to[j * kSize + l] = Widen(at[l * tile.lane_stride]);
       }
@@ -104,7 +104,7 @@ KCONV_INLINE void StoreRow(const SumType<Element>* from,
   using T = SumType<Element>;
   using S = Simd<T, kBytes>;
   constexpr int64_t kLanes = S::kLanes, kSize = 2 * kLanes;
-  Element* to = tile.data + row * tile.row_stride;
+  Element* to = tile.data + (row - tile.row_begin) * tile.row_stride;
   const bool finishes = ending.bias != nullptr;
   const typename S::Vector bias =
       finishes ? S::Load(ending.bias) : typename S::Vector{};
@@ -113,7 +113,7 @@ KCONV_INLINE void StoreRow(const SumType<Element>* from,
     typename S::Vector v =
         S::Load(from + j * kSize) * S::Broadcast(ending.scale);
     if (finishes) v = Finish<S>(v, bias, bounds);
-    Element* at = to + j * tile.column_stride;
+    Element* at = to + (j - tile.column_begin) * tile.column_stride;
     if constexpr (kIsItsSum<Element>) {
       if (whole) {
         S::Store(at, v);

@@ -20,12 +20,16 @@ struct Operand {
   int64_t image;    // an image, of a filter unused
   int64_t channel;  // of a filter that of its input
 
-  // The lanes beginning at an element, with the places of each axis.
+  // The lanes beginning at an element, with the places of each axis. No address
+  // is made of a place that does not exist: it may be as far away as a padding
+  // or a dilation is large.
   Tile<Element> At(Element* first, const Range& rows, const Range& columns,
                    int64_t lane_stride, int64_t lanes) const {
-    return {first + rows.first * axis[0] + columns.first * axis[1],
-            rows.step * axis[0],
-            columns.step * axis[1],
+    const bool exists = rows.Count() > 0 && columns.Count() > 0;
+    return {exists ? first + rows.Begin() * axis[0] + columns.Begin() * axis[1]
+                   : first,
+            rows.Count() > 1 ? rows.step * axis[0] : 0,
+            columns.Count() > 1 ? columns.step * axis[1] : 0,
             lane_stride,
             rows.begin,
             rows.end,

@@ -12,6 +12,9 @@ namespace kconv::fft {
 // Places first, first + step, ...: those that exist are begin <= j < end.
 struct Range {
   int64_t first = 0, step = 1, begin = 0, end = 0;
+
+  int64_t Count() const { return end - begin; }           // that exist
+  int64_t Begin() const { return first + step * begin; }  // the first of them
 };
 
 // One axis, by overlap-save: a tile of n places that are read makes n - k + 1

@@ -35,7 +35,8 @@ struct Grid {
 
 // A tile of an image, or of a filter. Element (i, j) of lane l is at
 //
-//   data + i * row_stride + j * column_stride + l * lane_stride
+//   data + (i - row_begin) * row_stride + (j - column_begin) * column_stride +
+//       l * lane_stride
 //
 // and exists within the rows and columns given. Where there is none the tile is
 // zero.
