@@ -2,12 +2,14 @@
 
 #include "algorithms/depthwise/cuda.h"
 #include "algorithms/direct/cuda.h"
+#include "algorithms/gemm/cuda.h"
 
 namespace kconv::cuda {
 
 const GpuAlgorithm kGpuAlgorithms[] = {
     {"depthwise", depthwise::RefuseOnCuda, depthwise::CudaWorkspace,
      depthwise::RunOnCuda},
+    {"gemm", gemm::RefuseOnCuda, gemm::CudaWorkspace, gemm::RunOnCuda},
     {"direct", nullptr, direct::CudaWorkspace, direct::RunOnCuda},
     {nullptr, nullptr, nullptr, nullptr}};
 

@@ -8,6 +8,8 @@
 //     int64_t Steps(int64_t block) const;
 //     void Step(int64_t step, const Thread&, void* shared, State*) const;
 //     static constexpr int kMostThreads;  // of a block
+//     static constexpr int kLeastBlocks;  // that share a multiprocessor, and so
+//                                         // its registers; may be left out
 //   };
 //
 // Steps says the same to all threads of a block. Within a step no thread writes
