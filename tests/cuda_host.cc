@@ -62,13 +62,31 @@ const char* Record(const Problem& problem, cuda::Launch* most) {
   return Twin::Run(problem, ConvArgs(), nullptr, Recorder(most));
 }
 
-// The algorithms of csrc/cuda/algorithms.cc, by what their cuda_*.h have.
-#define KCONV_TWINS(X)                                         \
-  X(Depthwise, "depthwise", depthwise::CudaRefusal,            \
-    depthwise::CudaWorkspaceBytes, depthwise::CudaRunBy)       \
-  X(Gemm, "gemm", gemm::CudaRefusal, gemm::CudaWorkspaceBytes, \
-    gemm::CudaRunBy)                                           \
-  X(Direct, "direct", nullptr, direct::CudaWorkspaceBytes, direct::CudaRunBy)
+// gemm by tiles of one shape, which its own choice would take for problems too
+// large to run here.
+template <int kShape>
+int64_t GemmWorkspace(const Problem& problem) {
+  return gemm::CudaWorkspaceBytes(problem, kShape);
+}
+template <int kShape, typename Launcher>
+const char* RunGemm(const Problem& problem, const ConvArgs& args,
+                    void* workspace, const Launcher& launch) {
+  return gemm::CudaRunBy(problem, args, workspace, launch, kShape);
+}
+
+// The algorithms of csrc/cuda/algorithms.cc, by what their cuda_*.h have, and
+// parts of them that tests ask for.
+#define KCONV_TWINS(X)                                                        \
+  X(Depthwise, "depthwise", depthwise::CudaRefusal,                           \
+    depthwise::CudaWorkspaceBytes, depthwise::CudaRunBy)                      \
+  X(Gemm, "gemm", gemm::CudaRefusal, gemm::CudaWorkspaceBytes,                \
+    gemm::CudaRunBy)                                                          \
+  X(Direct, "direct", nullptr, direct::CudaWorkspaceBytes, direct::CudaRunBy) \
+  X(Gemm0, "gemm:0", gemm::CudaRefusal, GemmWorkspace<0>, RunGemm<0>)         \
+  X(Gemm1, "gemm:1", gemm::CudaRefusal, GemmWorkspace<1>, RunGemm<1>)         \
+  X(Gemm2, "gemm:2", gemm::CudaRefusal, GemmWorkspace<2>, RunGemm<2>)         \
+  X(Gemm3, "gemm:3", gemm::CudaRefusal, GemmWorkspace<3>, RunGemm<3>)         \
+  X(Gemm4, "gemm:4", gemm::CudaRefusal, GemmWorkspace<4>, RunGemm<4>)
 
 #define KCONV_TWIN(Twin, name, refuse, workspace, run)                   \
   struct Twin {                                                          \

@@ -86,7 +86,7 @@ struct CudaImageKernel {
     if (more) {
       Store(index, loaded, pairs + number % 2 * Tile::kPair);
     } else {
-      Write(index, BlockOf(thread.block), *state);
+      Write(index, BlockOf(thread.block), *table, *state);
     }
   }
 
@@ -100,6 +100,7 @@ struct CudaImageKernel {
   struct Table {
     Row row[Tile::kRows];
     int image[Tile::kRows];
+    float bias[Tile::kColumns];
     int tiles;         // of the depth
     int taps[3];       // of the phase
     int first_tap;     // of the filter
@@ -170,6 +171,15 @@ struct CudaImageKernel {
                       static_cast<uint32_t>(plan.read.channel);
       to->row[i] = row;
     }
+    const int column = b.column_tile * Tile::kColumns;
+    for (int i = index; i < Tile::kColumns; i += Tile::kThreads) {
+      to->bias[i] = 0;
+      if (bias != nullptr && column + i < plan.written.of_group) {
+        const int channel = b.group * plan.written.of_group + column + i;
+        to->bias[i] = cuda::WidenBits(
+            cuda::LoadBits(bias, channel, plan.type.half), plan.type.dtype);
+      }
+    }
     if (index > 0) return;
     to->tiles = TilesOf(b);
     KCONV_UNROLL
@@ -177,7 +187,7 @@ struct CudaImageKernel {
     to->first_tap =
         (b.phase[0].tap * plan.kernel_h + b.phase[1].tap) * plan.kernel_w +
         b.phase[2].tap;
-    to->column = b.column_tile * Tile::kColumns;
+    to->column = column;
     to->group_column = b.group * plan.written.of_group;
   }
 
@@ -321,73 +331,43 @@ struct CudaImageKernel {
     }
   }
 
-  KCONV_HOST_DEVICE void Write(int index, const Block& b,
+  KCONV_HOST_DEVICE void Write(int index, const Block& b, const Table& table,
                                const State& s) const {
     const typename Tile::Place place = Tile::PlaceOf(index);
-    const int of_group = plan.written.of_group;
+    const bool rows = plan.written_rows;
+    const int left = plan.written.of_group - table.column;
+    const int64_t first =
+        int64_t{table.group_column + table.column} * plan.written.channel;
+    // By fours, along the rows or along the columns of each 4 x 4 sums.
     KCONV_UNROLL
-    for (int i = 0; i < Tile::kThreadRows; i += 4) {
-      // Of the first row only where four lie side by side.
-      int64_t at[4];
-      KCONV_UNROLL
-      for (int row = 0; row < 4; ++row) {
-        if (row > 0 && plan.written_rows) break;
-        at[row] = WrittenAt(b, b.row_tile * Tile::kRows + place.Row(i) + row);
-      }
+    for (int i = 0; i < Tile::kThreadRows; ++i) {
+      const int64_t at = WrittenAt(
+          b, b.row_tile * Tile::kRows + place.Row(rows ? i / 4 * 4 : i));
+      if (at < 0) continue;
       KCONV_UNROLL
       for (int j = 0; j < Tile::kThreadColumns; j += 4) {
-        const int column = b.column_tile * Tile::kColumns + place.Column(j);
-        const int left = of_group - column;
-        if (left <= 0) break;
-        WriteBlock(s.sum, i, j, at, b.group * of_group + column, left);
-      }
-    }
-  }
-
-  // The 4 x 4 sums from row i and column j on, of up to `left` channels from
-  // `channel` on.
-  KCONV_HOST_DEVICE void WriteBlock(const typename Tile::Sums& sum, int i,
-                                    int j, const int64_t (&at)[4], int channel,
-                                    int left) const {
-    float block[4][4];
-    KCONV_UNROLL
-    for (int k = 0; k < 4; ++k) {
-      float add = 0;
-      if (bias != nullptr && k < left) {
-        add = cuda::WidenBits(cuda::LoadBits(bias, channel + k, plan.type.half),
-                              plan.type.dtype);
-      }
-      KCONV_UNROLL
-      for (int row = 0; row < 4; ++row) {
-        block[row][k] = cuda::Activate(sum[i + row][j + k] + add, activation);
-      }
-    }
-    const int64_t to = int64_t{channel} * plan.written.channel;
-    if (plan.written_rows) {
-      if (at[0] < 0) return;
-      KCONV_UNROLL
-      for (int k = 0; k < 4; ++k) {
-        if (k >= left) break;
-        const float column[4] = {block[0][k], block[1][k], block[2][k],
-                                 block[3][k]};
-        cuda::StoreQuad(written, at[0] + to + int64_t{k} * plan.written.channel,
-                        plan.type, column);
-      }
-      return;
-    }
-    KCONV_UNROLL
-    for (int row = 0; row < 4; ++row) {
-      if (at[row] < 0) continue;
-      if (plan.written_quads) {
-        cuda::StoreQuad(written, at[row] + to, plan.type, block[row]);
-        continue;
-      }
-      KCONV_UNROLL
-      for (int k = 0; k < 4; ++k) {
-        if (k >= left) break;
-        cuda::StoreBits(
-            written, at[row] + to + int64_t{k} * plan.written.channel,
-            plan.type.half, cuda::NarrowBits(block[row][k], plan.type.dtype));
+        const int column = place.Column(j) + (rows ? i % 4 : 0);
+        if (column >= left) continue;
+        float value[4];
+        KCONV_UNROLL
+        for (int k = 0; k < 4; ++k) {
+          const float sum =
+              rows ? s.sum[i / 4 * 4 + k][j + i % 4] : s.sum[i][j + k];
+          value[k] = cuda::Activate(
+              sum + table.bias[rows ? column : column + k], activation);
+        }
+        const int64_t to = first + at + int64_t{column} * plan.written.channel;
+        if (rows || plan.written_quads) {
+          cuda::StoreQuad(written, to, plan.type, value);
+          continue;
+        }
+        KCONV_UNROLL
+        for (int k = 0; k < 4; ++k) {
+          if (column + k >= left) break;
+          cuda::StoreBits(written, to + int64_t{k} * plan.written.channel,
+                          plan.type.half,
+                          cuda::NarrowBits(value[k], plan.type.dtype));
+        }
       }
     }
   }

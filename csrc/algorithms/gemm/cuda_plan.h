@@ -119,7 +119,11 @@ struct CudaImagePlan {
   int64_t blocks = 0;
 };
 
-inline CudaImagePlan CudaImagePlanOf(const Problem& problem) {
+// Of the best shape, or of one that tests ask for.
+inline constexpr int kCudaBestShape = -1;
+
+inline CudaImagePlan CudaImagePlanOf(const Problem& problem,
+                                     int shape_of = kCudaBestShape) {
   const ConvShape& s = problem.shape;
   const bool gradient = problem.pass == Pass::kInputGradient;
   CudaImagePlan p;
@@ -144,6 +148,7 @@ inline CudaImagePlan CudaImagePlanOf(const Problem& problem) {
       int64_t{p.grid.size[0]} * p.grid.size[1] * p.grid.size[2] % 4 == 0;
   p.shape = CudaShapeOf(kCudaImageTiles, s.groups * phases, p.grid.places,
                         p.written.of_group, 1);
+  if (shape_of != kCudaBestShape) p.shape = shape_of;
   const CudaTileShape& shape = kCudaImageTiles[p.shape];
   const int64_t row_tiles = CeilDivide(p.grid.places, shape.rows);
   const int64_t column_tiles = CeilDivide(p.written.of_group, shape.columns);
@@ -177,7 +182,8 @@ struct CudaFilterPlan {
   int64_t Slices() const { return std::max<int64_t>(1, slices.count); }
 };
 
-inline CudaFilterPlan CudaFilterPlanOf(const Problem& problem) {
+inline CudaFilterPlan CudaFilterPlanOf(const Problem& problem,
+                                       int shape_of = kCudaBestShape) {
   constexpr int64_t kWantedBlocks = 1056;
   constexpr int64_t kLeastPlaces = 256;  // of a slice
   const ConvShape& s = problem.shape;
@@ -198,6 +204,7 @@ inline CudaFilterPlan CudaFilterPlanOf(const Problem& problem) {
   const int64_t parts = CeilDivide(p.grid.places, kLeastPlaces);
   p.shape = CudaShapeOf(kCudaFilterTiles, s.groups, p.rows, p.output.of_group,
                         std::max<int64_t>(1, parts));
+  if (shape_of != kCudaBestShape) p.shape = shape_of;
   const CudaTileShape& shape = kCudaFilterTiles[p.shape];
   const int64_t row_tiles = CeilDivide(p.rows, shape.rows);
   const int64_t column_tiles = CeilDivide(p.output.of_group, shape.columns);

@@ -16,7 +16,8 @@
 
 namespace kconv::gemm {
 
-inline int64_t CudaWorkspaceBytes(const Problem& problem) {
+inline int64_t CudaWorkspaceBytes(const Problem& problem,
+                                  int shape = kCudaBestShape) {
   switch (problem.pass) {
     case Pass::kForward:
       return 0;
@@ -25,7 +26,7 @@ inline int64_t CudaWorkspaceBytes(const Problem& problem) {
     case Pass::kFilterGradient:
       break;
   }
-  const int64_t slices = CudaFilterPlanOf(problem).Slices();
+  const int64_t slices = CudaFilterPlanOf(problem, shape).Slices();
   return slices <= 1 ? 0 : slices * problem.shape.FilterElements() * 4;
 }
 
@@ -84,10 +85,11 @@ const char* CudaRunImageAs(const CudaImagePlan& plan, const Problem& problem,
 
 template <typename Launcher>
 const char* CudaRunImage(const Problem& problem, const ConvArgs& args,
-                         void* workspace, const Launcher& launch) {
+                         void* workspace, const Launcher& launch,
+                         int shape = kCudaBestShape) {
   const ConvShape& s = problem.shape;
   const bool gradient = problem.pass == Pass::kInputGradient;
-  CudaImagePlan plan = CudaImagePlanOf(problem);
+  CudaImagePlan plan = CudaImagePlanOf(problem, shape);
   if (plan.blocks == 0) return nullptr;
   const void* filter = args.filter;
   if (gradient) {
@@ -124,8 +126,9 @@ const char* CudaRunImage(const Problem& problem, const ConvArgs& args,
 
 template <typename Launcher>
 const char* CudaRunFilter(const Problem& problem, const ConvArgs& args,
-                          void* workspace, const Launcher& launch) {
-  const CudaFilterPlan plan = CudaFilterPlanOf(problem);
+                          void* workspace, const Launcher& launch,
+                          int shape = kCudaBestShape) {
+  const CudaFilterPlan plan = CudaFilterPlanOf(problem, shape);
   const bool quads = plan.quads && cuda::HoldsQuads(args.input, plan.type) &&
                      cuda::HoldsQuads(args.output, plan.type);
   const int64_t slices = plan.Slices();
@@ -157,10 +160,11 @@ const char* CudaRunFilter(const Problem& problem, const ConvArgs& args,
 
 template <typename Launcher>
 const char* CudaRunBy(const Problem& problem, const ConvArgs& args,
-                      void* workspace, const Launcher& launch) {
+                      void* workspace, const Launcher& launch,
+                      int shape = kCudaBestShape) {
   return problem.pass == Pass::kFilterGradient
-             ? CudaRunFilter(problem, args, workspace, launch)
-             : CudaRunImage(problem, args, workspace, launch);
+             ? CudaRunFilter(problem, args, workspace, launch, shape)
+             : CudaRunImage(problem, args, workspace, launch, shape);
 }
 
 }  // namespace kconv::gemm

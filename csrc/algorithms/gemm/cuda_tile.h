@@ -27,8 +27,10 @@ struct CudaTile {
   static constexpr int kThreadsY = kRows / kThreadRows;
   static constexpr int kThreadsX = kColumns / kThreadColumns;
   static constexpr int kThreads = kThreadsX * kThreadsY;
-  // Blocks for 16 warps, of 128 registers a thread.
-  static constexpr int kBlocks = 512 / kThreads;
+  // Blocks for 16 warps, of 128 registers a thread; for 12 where a thread has
+  // four quads on their way beside 64 sums.
+  static constexpr int kBlocks =
+      kRows == 256 && kThreadColumns == 8 ? 3 : 512 / kThreads;
   static constexpr int kLeftPitch = kRows + 4, kRightPitch = kColumns + 4;
   static constexpr int kLeft = kCudaDepth * kLeftPitch;
   static constexpr int kPair = kLeft + kCudaDepth * kRightPitch;
