@@ -13,7 +13,7 @@ LIBRARY = pathlib.Path(__file__).resolve().parent / "_cuda.so"
 DRIVER = "libcuda.so.1"
 
 # KCONV_CUDA_INTERFACE of csrc/cuda/kconv_cuda.h, which the structs below mirror.
-INTERFACE = 1
+INTERFACE = 2
 PASSES = ("forward", "input_gradient", "filter_gradient")
 DTYPES = ("float32", "float64", "bfloat16", "float16")
 LAYOUTS = ("channels_last", "channels_first")
@@ -157,6 +157,14 @@ def driver_version(name=DRIVER):
     return version.value
 
 
+def algorithms(library):
+    """Returns the names of the algorithms that GPUs have, best first."""
+    names = []
+    while name := library.kconv_cuda_algorithm(len(names)):
+        names.append(name.decode())
+    return names
+
+
 def declared(library):
     """Returns `library` with the types of its functions."""
     name, one, text = ctypes.c_char_p, ctypes.POINTER(Problem), ctypes.c_char_p
@@ -168,6 +176,7 @@ def declared(library):
         ("driver_version", ctypes.c_int, ()),
         ("devices", ctypes.c_int, ()),
         ("algorithm", text, (ctypes.c_int,)),
+        ("is_strict", ctypes.c_int, (name,)),
         ("refuse", text, (name, one)),
         ("workspace", ctypes.c_int64, (name, one)),
         ("run", text, (name, one, arguments, ctypes.c_void_p)),

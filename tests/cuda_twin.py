@@ -42,13 +42,19 @@ def build(folder):
     return path
 
 
+def declared(path):
+    """Returns the library of a path, loaded."""
+    loaded = cuda.declared(ctypes.CDLL(str(path)))
+    loaded.kconv_host_launch.restype = ctypes.c_char_p
+    loaded.kconv_host_runs.restype = ctypes.c_int64
+    return loaded
+
+
 @functools.cache
 def library():
-    """Returns it, loaded; built once a process."""
+    """Returns it; built once a process."""
     with tempfile.TemporaryDirectory() as folder:
-        loaded = cuda.declared(ctypes.CDLL(str(build(folder))))
-    loaded.kconv_host_launch.restype = ctypes.c_char_p
-    return loaded
+        return declared(build(folder))
 
 
 def problem_of(case, pass_, dtype="float32", **epilogue):

@@ -1,4 +1,4 @@
-// kconv_cuda_problem as the core's Problem.
+// kconv_cuda_problem as the core's Problem, and back.
 
 #ifndef KCONV_CUDA_PROBLEM_H_
 #define KCONV_CUDA_PROBLEM_H_
@@ -58,6 +58,38 @@ inline std::string ProblemOf(const kconv_cuda_problem& from, Problem* problem) {
     s.pad_after[i] = from.pad_after[i];
   }
   return CompleteShape(&s);
+}
+
+// The inverse; the shape's output is left out.
+inline kconv_cuda_problem AskedOf(const Problem& problem) {
+  const ConvShape& s = problem.shape;
+  kconv_cuda_problem asked = {};
+  asked.pass = problem.pass == Pass::kForward         ? 0
+               : problem.pass == Pass::kInputGradient ? 1
+                                                      : 2;
+  asked.dtype = problem.dtype == DType::kFloat32    ? 0
+                : problem.dtype == DType::kFloat64  ? 1
+                : problem.dtype == DType::kBFloat16 ? 2
+                                                    : 3;
+  asked.layout = s.layout == Layout::kChannelsLast ? 0 : 1;
+  asked.dimensions = s.spatial_dims;
+  asked.has_bias = problem.epilogue.bias;
+  asked.activation = problem.epilogue.activation == Activation::kNone   ? 0
+                     : problem.epilogue.activation == Activation::kRelu ? 1
+                                                                        : 2;
+  asked.batch = s.batch;
+  asked.in_channels = s.in_channels;
+  asked.out_channels = s.out_channels;
+  asked.groups = s.groups;
+  for (int i = 0; i < kMaxSpatialDims; ++i) {
+    asked.input[i] = s.input[i];
+    asked.kernel[i] = s.kernel[i];
+    asked.stride[i] = s.stride[i];
+    asked.dilation[i] = s.dilation[i];
+    asked.pad_before[i] = s.pad_before[i];
+    asked.pad_after[i] = s.pad_after[i];
+  }
+  return asked;
 }
 
 }  // namespace kconv::cuda
