@@ -116,7 +116,7 @@ def find(version=None, path=LIBRARY):
     if driver is None:
         return Status(why_missing=f"{DRIVER}, NVIDIA's driver, cannot be loaded.")
     try:
-        library = _declared(ctypes.CDLL(str(path)))
+        library = declared(ctypes.CDLL(str(path)))
     except (OSError, AttributeError) as error:
         return Status(why_missing=f"{path.name} cannot be loaded: {error}.")
     if library.kconv_cuda_interface() != INTERFACE:
@@ -157,8 +157,8 @@ def driver_version(name=DRIVER):
     return version.value
 
 
-def _declared(library):
-    """`library` with the types of its functions."""
+def declared(library):
+    """Returns `library` with the types of its functions."""
     name, one, text = ctypes.c_char_p, ctypes.POINTER(Problem), ctypes.c_char_p
     arguments = ctypes.POINTER(Arguments)
     for function, result, takes in (

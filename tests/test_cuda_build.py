@@ -143,7 +143,7 @@ spec = importlib.util.spec_from_file_location("cuda_interface", sys.argv[1])
 cuda = importlib.util.module_from_spec(spec)
 sys.modules[spec.name] = cuda
 spec.loader.exec_module(cuda)
-library = cuda._declared(ctypes.CDLL(str(cuda.LIBRARY)))
+library = cuda.declared(ctypes.CDLL(str(cuda.LIBRARY)))
 names = [library.kconv_cuda_algorithm(i) for i in range(-1, 4)]
 words = dict(batch=2, groups=32, padding=((1, 1), (1, 1)))
 one = cuda.problem("filter_gradient", (56, 56), (3, 3), 32, 32, **words)
@@ -187,7 +187,7 @@ def fake(monkeypatch, driver=13000, built=13000, devices=1, version="0"):
 
     monkeypatch.setattr(cuda, "driver_version", lambda: driver)
     monkeypatch.setattr(cuda.ctypes, "CDLL", lambda path: Library)
-    monkeypatch.setattr(cuda, "_declared", lambda library: library)
+    monkeypatch.setattr(cuda, "declared", lambda library: library)
 
 
 @pytest.mark.parametrize(

@@ -1,24 +1,21 @@
-"""The kernels of the GPU by their own steps, on the host, against the reference.
+"""The kernels of the GPU by their own steps, on the host, against the reference."""
 
-`cuda_host.cc` runs what each thread of each block does, step by step, from the headers
-that nvcc compiles for the GPU. What this cannot show is how a GPU runs it.
-"""
-
-import ctypes
 import dataclasses
-import os
-import pathlib
-import shutil
-import subprocess
 
 import numpy as np
 import pytest
 import reference
-from problems import CASES, DTYPES, EPILOGUES, PASSES, SMALL, Case, judged, naming
+from cuda_twin import (
+    check,
+    launch_of,
+    manner,
+    problem_of,
+    refusal,
+    run,
+    workspace_of,
+)
+from problems import CASES, DTYPES, EPILOGUES, PASSES, SMALL, Case, judged
 
-from kconv import cuda
-
-ROOT = pathlib.Path(__file__).parent.parent
 SAME_3 = ((1, 1), (1, 1))
 
 # Depthwise tiles whole and cut, of each kernel, layout and chunk of channels.
@@ -61,133 +58,67 @@ DEPTHWISE.update(
 )
 
 
-@pytest.fixture(scope="session")
-def host(tmp_path_factory):
-    """The compiled `cuda_host.cc`; KCONV_HOST_FLAGS adds sanitizers."""
-    compiler = next(filter(shutil.which, ("g++", "clang++", "c++")))
-    path = tmp_path_factory.mktemp("cuda") / "host.so"
-    flags = ["-std=c++17", "-O1", "-fPIC", "-shared", "-Wall", "-Wextra", "-Werror"]
-    flags += ["-Wno-psabi", "-Icsrc", *os.environ.get("KCONV_HOST_FLAGS", "").split()]
-    sources = ["tests/cuda_host.cc", "csrc/shape.cc"]
-    done = subprocess.run(
-        [compiler, *flags, *sources, "-o", path],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout
-    library = ctypes.CDLL(str(path))
-    for name in ("refuse", "run"):
-        getattr(library, f"kconv_host_{name}").restype = ctypes.c_char_p
-    library.kconv_host_workspace.restype = ctypes.c_int64
-    return library
-
-
-def problem_of(case, pass_, dtype="float32", **epilogue):
-    return cuda.problem(pass_, **dataclasses.asdict(case), dtype=dtype, **epilogue)
-
-
-def refusal(host, algorithm, problem):
-    words = host.kconv_host_refuse(algorithm.encode(), ctypes.byref(problem))
-    return words.decode() if words else None
-
-
-def run(
-    host, algorithm, case, pass_, a, b, bias=None, backwards=False, shift=0, **more
-):
-    """The result of a pass, by the threads of the GPU's kernels."""
-    dtype = next(name for name, one in DTYPES.items() if a.dtype == one)
-    problem = problem_of(case, pass_, dtype, bias=bias is not None, **more)
-    shapes = (case.input_shape, case.filter_shape, case.output_shape)
-    places = {"forward": (0, 1, 2), "input_gradient": (2, 1, 0)}.get(pass_, (0, 2, 1))
-    result = np.empty(shapes[places[2]], a.dtype)
-    tensors = [None] * 3
-    for place, tensor in zip(places, (a, b, result), strict=True):
-        tensors[place] = tensor
-    if bias is not None:
-        tensors.append(bias)
-    arguments = cuda.Arguments(*(tensor.ctypes.data for tensor in tensors))
-    error = host.kconv_host_run(
-        algorithm.encode(),
-        ctypes.byref(problem),
-        ctypes.byref(arguments),
-        int(backwards),
-        shift,
-    )
-    assert error is None, error
-    return result
-
-
-def check(host, algorithm, case, pass_, dtype, **options):
-    with naming(algorithm, case, pass_, dtype, options):
-        (a, b), (exact, magnitude) = judged(case, pass_, dtype)
-        result = run(host, algorithm, case, pass_, a, b, **options)
-        reference.assert_accurate(result, exact, magnitude)
-    return result
-
-
 @pytest.mark.parametrize("pass_", PASSES)
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_direct(host, dtype, pass_):
+def test_direct(dtype, pass_):
     for case in SMALL.values():
-        check(host, "direct", case, pass_, dtype)
+        check("direct", case, pass_, dtype)
 
 
 @pytest.mark.parametrize("pass_", PASSES)
 @pytest.mark.parametrize("name", DEPTHWISE)
-def test_depthwise(host, name, pass_):
-    check(host, "depthwise", DEPTHWISE[name], pass_, "float32")
+def test_depthwise(name, pass_):
+    check("depthwise", DEPTHWISE[name], pass_, "float32")
 
 
 @pytest.mark.parametrize("pass_", PASSES)
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_depthwise_of_half_types(host, dtype, pass_):
+def test_depthwise_of_half_types(dtype, pass_):
     for name in ("3x3", "5x4", "7x7_channels_first", "13x10_strided", "31x31"):
-        check(host, "depthwise", DEPTHWISE[name], pass_, dtype)
+        check("depthwise", DEPTHWISE[name], pass_, dtype)
 
 
-def test_depthwise_takes_what_it_is_for(host):
+def test_depthwise_takes_what_it_is_for():
     taken = [
         name
         for name, case in CASES.items()
         if case.groups == case.in_channels
-        and refusal(host, "depthwise", problem_of(case, "forward")) is None
+        and refusal("depthwise", problem_of(case, "forward")) is None
     ]
     assert {"depthwise_wide", "depthwise_31x31", "depthwise_1d"} <= set(taken)
     for name in taken:
         for pass_ in PASSES:
-            check(host, "depthwise", CASES[name], pass_, "float32")
+            check("depthwise", CASES[name], pass_, "float32")
 
 
 @pytest.mark.parametrize("pass_", PASSES)
 @pytest.mark.parametrize("name", ["3x3", "7x7", "13x10_strided_channels_first"])
-def test_order_of_threads_changes_no_bit(host, name, pass_):
+def test_order_of_threads_changes_no_bit(name, pass_):
     for algorithm in ("direct", "depthwise"):
         case = DEPTHWISE[name]
         a, b = case.operands(pass_)
-        results = [
-            run(host, algorithm, case, pass_, a, b, backwards=backwards)
-            for backwards in (False, True)
-        ]
-        assert results[0].tobytes() == results[1].tobytes()
+        forwards = run(algorithm, case, pass_, a, b)
+        with manner(backwards=True):
+            backwards = run(algorithm, case, pass_, a, b)
+        assert forwards.tobytes() == backwards.tobytes()
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 @pytest.mark.parametrize("pass_", PASSES)
-def test_tensors_need_no_more_alignment_than_their_elements(host, pass_, dtype):
-    check(host, "depthwise", DEPTHWISE["7x7"], pass_, dtype, shift=1)
+def test_tensors_need_no_more_alignment_than_their_elements(pass_, dtype):
+    with manner(shift=1):
+        check("depthwise", DEPTHWISE["7x7"], pass_, dtype)
 
 
 @pytest.mark.parametrize("algorithm", ["direct", "depthwise"])
 @pytest.mark.parametrize("pass_", ["forward", "input_gradient"])
-def test_epilogue(host, algorithm, pass_):
+def test_epilogue(algorithm, pass_):
     case = DEPTHWISE["3x3_strided"]
     for with_bias, activation in EPILOGUES:
         (a, b), expected = judged(case, pass_, "float16")
         bias = case.bias("float16", pass_=pass_) if with_bias else None
         options = {"bias": bias, "activation": activation}
-        result = run(host, algorithm, case, pass_, a, b, **options)
+        result = run(algorithm, case, pass_, a, b, **options)
         exact, magnitude = case.finished(expected, bias, activation)
         reference.assert_accurate(result, exact, magnitude)
 
@@ -195,11 +126,11 @@ def test_epilogue(host, algorithm, pass_):
 @pytest.mark.parametrize("layout", ["channels_last", "channels_first"])
 @pytest.mark.parametrize("algorithm", ["direct", "depthwise"])
 @pytest.mark.parametrize("pass_", PASSES)
-def test_nan_reaches_only_where_it_is_read(host, algorithm, layout, pass_):
+def test_nan_reaches_only_where_it_is_read(algorithm, layout, pass_):
     case = Case((10, 17), (3, 5), 9, 9, 2, 9, (1, 2), None, ((1, 1), (2, 0)), layout)
     a, b = case.operands(pass_)
     a[tuple(size // 2 for size in a.shape)] = np.nan
-    result = run(host, algorithm, case, pass_, a, b)
+    result = run(algorithm, case, pass_, a, b)
     reached = np.isnan(case.exact(pass_, a, b))
     assert 0 < reached.sum() < reached.size
     np.testing.assert_array_equal(np.isnan(result), reached)
@@ -218,22 +149,19 @@ def test_nan_reaches_only_where_it_is_read(host, algorithm, layout, pass_):
     ],
 )
 @pytest.mark.parametrize("pass_", PASSES)
-def test_what_depthwise_refuses(host, case, words, pass_):
-    assert words in refusal(host, "depthwise", problem_of(case, pass_))
-    assert refusal(host, "direct", problem_of(case, pass_)) is None
+def test_what_depthwise_refuses(case, words, pass_):
+    assert words in refusal("depthwise", problem_of(case, pass_))
+    assert refusal("direct", problem_of(case, pass_)) is None
 
 
-def test_depthwise_refuses_float64(host):
+def test_depthwise_refuses_float64():
     problem = problem_of(DEPTHWISE["3x3"], "forward", "float64")
-    assert "float64" in refusal(host, "depthwise", problem)
+    assert "float64" in refusal("depthwise", problem)
 
 
 @pytest.mark.parametrize("layout", ["channels_last", "channels_first"])
 @pytest.mark.parametrize("stride", [1, 2])
-def test_every_kernel_fits_every_gpu(host, stride, layout):
-    # 99 KiB of shared memory and 1024 threads is what all GPUs from compute
-    # capability 8.0 on give a block.
-    launch = (ctypes.c_int64 * 3)()
+def test_every_kernel_fits_every_gpu(stride, layout):
     for kernel in range(1, 32):
         for other in (1, 3, 31):
             for size in (7, 14, 28, 56, 224):
@@ -244,19 +172,17 @@ def test_every_kernel_fits_every_gpu(host, stride, layout):
                 )
                 for pass_ in PASSES:
                     problem = problem_of(case, pass_)
-                    assert refusal(host, "depthwise", problem) is None
-                    host.kconv_host_launch(ctypes.byref(problem), launch)
-                    blocks, threads, shared = launch
+                    assert refusal("depthwise", problem) is None
+                    blocks, threads, shared = launch_of("depthwise", problem)
                     assert blocks >= 1
                     assert 1 <= threads <= 256
                     assert 0 < shared <= 99 << 10
 
 
 @pytest.mark.parametrize("algorithm", ["direct", "depthwise"])
-def test_workspace_is_bounded(host, algorithm):
+def test_workspace_is_bounded(algorithm):
     def bytes_of(case, pass_):
-        problem = problem_of(case, pass_)
-        return host.kconv_host_workspace(algorithm.encode(), ctypes.byref(problem))
+        return workspace_of(algorithm, problem_of(case, pass_))
 
     large = Case((224, 224), (3, 3), 512, 512, 256, 512, padding=SAME_3)
     for pass_ in PASSES[:2]:

@@ -1,0 +1,115 @@
+"""The GPU library on the host, and calls of it: `cuda_host.cc`.
+
+What each thread of each block does runs step by step, from the headers that nvcc
+compiles for the GPU. What this cannot show is how a GPU runs it.
+"""
+
+import contextlib
+import ctypes
+import dataclasses
+import functools
+import os
+import pathlib
+import shutil
+import subprocess
+import tempfile
+
+import numpy as np
+import reference
+from problems import DTYPES, judged, naming
+
+from kconv import cuda
+
+ROOT = pathlib.Path(__file__).parent.parent
+SOURCES = ("tests/cuda_host.cc", "csrc/cuda/kconv_cuda.cc", "csrc/shape.cc")
+
+
+def build(folder):
+    """Compiles the library; returns its path. KCONV_HOST_FLAGS adds sanitizers."""
+    compiler = next(filter(shutil.which, ("g++", "clang++", "c++")))
+    path = pathlib.Path(folder) / "cuda_twin.so"
+    flags = ["-std=c++17", "-O1", "-fPIC", "-shared", "-Wall", "-Wextra", "-Werror"]
+    flags += ["-Wno-psabi", "-Icsrc", "-Itests", '-DKCONV_VERSION="twin"']
+    flags += os.environ.get("KCONV_HOST_FLAGS", "").split()
+    done = subprocess.run(
+        [compiler, *flags, *SOURCES, "-o", path],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout
+    return path
+
+
+@functools.cache
+def library():
+    """Returns it, loaded; built once a process."""
+    with tempfile.TemporaryDirectory() as folder:
+        loaded = cuda.declared(ctypes.CDLL(str(build(folder))))
+    loaded.kconv_host_launch.restype = ctypes.c_char_p
+    return loaded
+
+
+def problem_of(case, pass_, dtype="float32", **epilogue):
+    return cuda.problem(pass_, **dataclasses.asdict(case), dtype=dtype, **epilogue)
+
+
+def refusal(algorithm, problem):
+    words = library().kconv_cuda_refuse(algorithm.encode(), ctypes.byref(problem))
+    return words.decode() if words else None
+
+
+def workspace_of(algorithm, problem):
+    return library().kconv_cuda_workspace(algorithm.encode(), ctypes.byref(problem))
+
+
+def launch_of(algorithm, problem):
+    """The most blocks, threads and bytes of shared memory that it would launch."""
+    launch = (ctypes.c_int64 * 3)()
+    asked = ctypes.byref(problem)
+    error = library().kconv_host_launch(algorithm.encode(), asked, launch)
+    assert error is None, error
+    return tuple(launch)
+
+
+@contextlib.contextmanager
+def manner(backwards=False, shift=0):
+    """Runs threads backwards, and moves tensors by elements off their alignment."""
+    library().kconv_host_manner(int(backwards), shift)
+    try:
+        yield
+    finally:
+        library().kconv_host_manner(0, 0)
+
+
+def run(algorithm, case, pass_, a, b, bias=None, **more):
+    """The result of a pass, by the threads of the GPU's kernels."""
+    dtype = next(name for name, one in DTYPES.items() if a.dtype == one)
+    problem = problem_of(case, pass_, dtype, bias=bias is not None, **more)
+    shapes = (case.input_shape, case.filter_shape, case.output_shape)
+    places = {"forward": (0, 1, 2), "input_gradient": (2, 1, 0)}.get(pass_, (0, 2, 1))
+    result = np.empty(shapes[places[2]], a.dtype)
+    tensors = [None] * 3
+    for place, tensor in zip(places, (a, b, result), strict=True):
+        tensors[place] = np.ascontiguousarray(tensor)
+    workspace = np.empty(max(1, workspace_of(algorithm, problem)), np.uint8)
+    arguments = cuda.Arguments(
+        *(tensor.ctypes.data for tensor in tensors),
+        None if bias is None else bias.ctypes.data,
+        workspace.ctypes.data,
+    )
+    error = library().kconv_cuda_run(
+        algorithm.encode(), ctypes.byref(problem), ctypes.byref(arguments), None
+    )
+    assert error is None, error
+    return result
+
+
+def check(algorithm, case, pass_, dtype="float32", **options):
+    """Holds a pass against the reference, and returns its result."""
+    with naming(algorithm, case, pass_, dtype, options):
+        (a, b), (exact, magnitude) = judged(case, pass_, dtype)
+        result = run(algorithm, case, pass_, a, b, **options)
+        reference.assert_accurate(result, exact, magnitude)
+    return result
