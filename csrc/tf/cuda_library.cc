@@ -3,7 +3,7 @@
 #include <dlfcn.h>
 
 #include "choices.h"
-#include "cuda/problem.h"
+#include "cuda/asked.h"
 #include "registry.h"
 #include "workspace_limit.h"
 

@@ -2,7 +2,7 @@
 // and in its memory. No header of CUDA is needed for that.
 
 #include "absl/strings/str_cat.h"
-#include "cuda/problem.h"
+#include "cuda/asked.h"
 #include "tensorflow/core/framework/op_kernel.h"
 #include "tensorflow/core/util/determinism.h"
 #include "tf/conv_kernel.h"
