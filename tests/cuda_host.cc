@@ -11,6 +11,7 @@
 #include "algorithms/depthwise/cuda_run.h"
 #include "algorithms/direct/cuda_run.h"
 #include "algorithms/gemm/cuda_run.h"
+#include "algorithms/grouped/cuda_run.h"
 #include "cuda/algorithms.h"
 #include "cuda/kconv_cuda.h"
 #include "cuda/problem.h"
@@ -82,6 +83,8 @@ const char* RunGemm(const Problem& problem, const ConvArgs& args,
 #define KCONV_TWINS(X)                                                        \
   X(Depthwise, "depthwise", depthwise::CudaRefusal,                           \
     depthwise::CudaWorkspaceBytes, depthwise::CudaRunBy)                      \
+  X(Grouped, "grouped", grouped::CudaRefusal, grouped::CudaWorkspaceBytes,    \
+    grouped::CudaRunBy)                                                       \
   X(Gemm, "gemm", gemm::CudaRefusal, gemm::CudaWorkspaceBytes,                \
     gemm::CudaRunBy)                                                          \
   X(Direct, "direct", nullptr, direct::CudaWorkspaceBytes, direct::CudaRunBy) \
