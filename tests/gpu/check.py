@@ -77,6 +77,28 @@ DEPTHWISE_LARGE = [
     depthwise((56, 56), 31, 32, 2),
     depthwise((33, 60), 31, 16, 2, stride=2),
 ]
+GROUPED = [
+    case((18, 33), (3, 3), 36, 36, 2, 9, padding=SAME),
+    case((16, 17), (3, 3), 40, 40, 2, 5, padding=SAME),
+    case((21, 20), (5, 3), 15, 25, 2, 5, strides=(2, 3), padding=SAME),
+    case((15, 22), (3, 2), 66, 66, 2, 33, dilation_rate=(3, 4)),
+    case((13, 14), (3, 3), 64, 64, 2, 2, padding=SAME),
+    case((401,), (7,), 12, 12, 2, 3, padding=((3, 3),)),
+]
+GROUPED_LARGE = [
+    case((56, 56), (3, 3), 128, 128, 16, 32, padding=SAME),
+    case((57, 55), (5, 5), 128, 128, 8, 16, strides=(2, 2), padding=((2, 2),) * 2),
+    case((28, 28), (3, 3), 480, 240, 16, 15, padding=SAME),
+]
+# Tiles of 8 to 128 columns, which the number of blocks chooses.
+GEMM_LARGE = [
+    case((260, 263), (1, 1), 12, 30, padding=((0, 0),) * 2),
+    case((61, 187), (3, 3), 12, 60, 3, dilation_rate=(2, 5)),
+    case((56, 56), (3, 3), 128, 500, 16, padding=SAME),
+    case((57, 55), (3, 3), 256, 256, 16, strides=(2, 2), padding=SAME),
+    case((28, 28), (3, 3), 72, 144, 16, 3, padding=SAME),
+    case((112, 112), (7, 7), 3, 64, 16, strides=(2, 2), padding=((3, 3),) * 2),
+]
 
 
 def both_layouts(cases):
@@ -249,10 +271,15 @@ def main():
     gpu, native = device.find(), device.library()
     print(f"{gpu.gpu}, {gpu.name}", flush=True)
     table = {"direct": DIRECT, "depthwise": DEPTHWISE}
+    table["gemm"], table["grouped"] = DIRECT + GROUPED, GROUPED
     if not small:
         table["direct"] = table["direct"] + DIRECT_LARGE + DEPTHWISE
         table["depthwise"] = table["depthwise"] + DEPTHWISE_LARGE
-    dtypes = {"direct": list(types()), "depthwise": ["float32", "float16", "bfloat16"]}
+        table["grouped"] = table["grouped"] + GROUPED_LARGE
+        table["gemm"] = table["gemm"] + GROUPED_LARGE + GEMM_LARGE
+    of_halves = ["float32", "float16", "bfloat16"]
+    dtypes = {"direct": list(types()), "depthwise": of_halves}
+    dtypes["gemm"] = dtypes["grouped"] = of_halves
     checks = failures = 0
     for algorithm, cases in table.items():
         start, before = time.perf_counter(), checks
