@@ -53,6 +53,11 @@ GROUPS = {
     "of_a_long_row": grouped((1203,), (3,), 2, 6, batch=1, dilation_rate=(9,)),
     "many_taps": grouped((12, 12), (11, 7), 3, 4, padding=((5, 5), (3, 3))),
     "padding_only": grouped((2, 3), (2, 2), 4, 4, padding=((9, 8), (0, 11))),
+    # Of images that share a tile, the last ones.
+    "small_images": grouped((7, 6), (3, 3), 3, 4, batch=9, padding=SAME_3),
+    "small_images_strided": grouped(
+        (7, 8), (3, 3), 2, 8, batch=11, strides=(2, 2), padding=SAME_3
+    ),
     "empty": grouped((6, 5), (3, 3), 4, 4, batch=0, padding=SAME_3),
 }
 
@@ -166,14 +171,27 @@ def test_every_launch_fits_every_gpu(pass_):
                 padding=((kernel,) * 2,) * 2,
             )
             problem = problem_of(case, pass_)
-            # A group may have more weights than the shared memory holds.
-            if 4 * (kernel * of_group) ** 2 > 90 << 10:
+            # Many weights may leave no room for a tile in shared memory.
+            if 4 * (kernel * of_group) ** 2 > 48 << 10:
                 continue
             assert refusal("grouped", problem) is None
             blocks, threads, shared = launch_of("grouped", problem)
             assert blocks >= 1
             assert 32 <= threads <= 256
             assert shared <= 99 << 10
+
+
+@every_pass
+def test_small_images_share_tiles(pass_):
+    def blocks(batch):
+        case = grouped((7, 7), (3, 3), 2, 16, batch=batch, padding=SAME_3)
+        return launch_of("grouped", problem_of(case, pass_))[0]
+
+    if pass_ == "filter_gradient":
+        assert blocks(2) == blocks(1)
+    else:
+        # 8 x 8 places of an image, and 256 of a block.
+        assert blocks(64) == 16
 
 
 def test_workspace():

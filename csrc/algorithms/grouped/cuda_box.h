@@ -22,7 +22,7 @@ struct alignas(16) CudaFour {
 struct CudaImage {
   int64_t image;       // elements from one to the next
   int pixel, channel;  // the same
-  int height, width;
+  int batch, height, width;
   int of_group;  // channels
   bool last;     // channels
   bool quads;    // four channels, a multiple of 4 from a group's first, at once
@@ -35,6 +35,7 @@ struct CudaImage {
     image = channels * pixels;
     pixel = static_cast<int>(last ? channels : 1);
     channel = static_cast<int>(last ? 1 : pixels);
+    batch = static_cast<int>(s.batch);
     height = static_cast<int>((input ? s.input : s.output)[1]);
     width = static_cast<int>((input ? s.input : s.output)[2]);
     of_group = static_cast<int>(channels / s.groups);
@@ -42,25 +43,26 @@ struct CudaImage {
   }
 };
 
-// Pixels of some groups, as [group][four of channels][row][column]. Channels of
-// a group that fill no four are followed by zeros.
+// Pixels of some groups, as [group][four of channels][image][row][column].
+// Channels of a group that fill no four are followed by zeros.
 struct CudaBox {
   int rows = 0, columns = 0, fours = 0;
-  // Fours of channels from one [row][column] to the next: odd, so that those of
-  // one pixel lie in different banks.
+  // Fours of channels from one [image][row][column] to the next: odd, so that
+  // those of one pixel lie in different banks.
   int plane = 0;
   int all = 0;  // to load
-  cuda::Divisor by_columns, by_rows, by_fours, by_planes;
+  cuda::Divisor by_columns, by_rows, by_images, by_fours, by_planes;
 
   CudaBox() = default;
-  CudaBox(int rows, int columns, int channels, int groups)
+  CudaBox(int images, int rows, int columns, int channels, int groups)
       : rows(rows),
         columns(columns),
         fours(static_cast<int>(CeilDivide(channels, 4))),
-        plane(rows * columns | 1),
-        all(groups * fours * rows * columns),
+        plane(images * rows * columns | 1),
+        all(groups * fours * images * rows * columns),
         by_columns(columns),
         by_rows(rows),
+        by_images(images),
         by_fours(fours),
         by_planes(int64_t{groups} * fours) {}
 
@@ -71,7 +73,7 @@ struct CudaBox {
 
 // Where a box lies in an image.
 struct CudaCorner {
-  int64_t image;
+  int image;          // the first one
   int group, groups;  // the first one, and how many there are from it on
   int y, x;
 };
@@ -84,7 +86,7 @@ KCONV_HOST_DEVICE inline void LoadCudaBox(const void* from, cuda::Type type,
                                           const CudaBox& box, int index,
                                           int threads, CudaFour* to) {
   constexpr int kOnTheWay = 6;
-  const int64_t first = corner.image * image.image +
+  const int64_t first = int64_t{corner.image} * image.image +
                         int64_t{corner.group} * image.of_group * image.channel;
   for (int begin = index; begin < box.all; begin += kOnTheWay * threads) {
     cuda::Quad quad[kOnTheWay];
@@ -99,18 +101,21 @@ KCONV_HOST_DEVICE inline void LoadCudaBox(const void* from, cuda::Type type,
       if (image.last) plane = box.by_planes.Split(&rest);
       const int column = box.by_columns.Split(&rest);
       const int row = box.by_rows.Split(&rest);
+      const int of_box = box.by_images.Split(&rest);
       if (!image.last) plane = rest;
-      place[i] = plane * box.plane + row * box.columns + column;
+      place[i] =
+          plane * box.plane + (of_box * box.rows + row) * box.columns + column;
 
       int group = plane;
       const int channel = box.by_fours.Split(&group) * 4;
       const int y = corner.y + row, x = corner.x + column;
-      if (group >= corner.groups || y < 0 || y >= image.height || x < 0 ||
-          x >= image.width) {
+      if (group >= corner.groups || corner.image + of_box >= image.batch ||
+          y < 0 || y >= image.height || x < 0 || x >= image.width) {
         continue;
       }
       const int64_t at =
-          first + (int64_t{y} * image.width + x) * image.pixel +
+          first + of_box * image.image +
+          (int64_t{y} * image.width + x) * image.pixel +
           int64_t{group * image.of_group + channel} * image.channel;
       if (image.quads) {
         cuda::LoadQuad(from, at, type.half, &quad[i]);

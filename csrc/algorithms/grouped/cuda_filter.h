@@ -90,16 +90,18 @@ struct CudaFilterKernel {
 
   struct Tile {
     CudaCorner input, output;
-    int rows, columns;  // that there are
+    int images, rows, columns;  // that there are
   };
   KCONV_HOST_DEVICE Tile TileOf(const Block& b, int number) const {
-    int rest = b.first_tile + number;
+    const CudaTiling::Place corner =
+        plan.tiling.CornerOf(b.first_tile + number);
+    const int image = corner.image, y = corner.y, x = corner.x;
     Tile tile;
-    const int x = plan.tiling.tiles_x.Split(&rest) * plan.tiling.columns;
-    const int y = plan.tiling.tiles_y.Split(&rest) * plan.tiling.rows;
-    tile.output = {rest, b.group, b.groups, y, x};
-    tile.input = {rest, b.group, b.groups, y * plan.y.stride - plan.y.pad,
+    tile.output = {image, b.group, b.groups, y, x};
+    tile.input = {image, b.group, b.groups, y * plan.y.stride - plan.y.pad,
                   x * plan.x.stride - plan.x.pad};
+    const int images = plan.output.batch - image;
+    tile.images = images < plan.tiling.images ? images : plan.tiling.images;
     const int rows = plan.output.height - y, columns = plan.output.width - x;
     tile.rows = rows < plan.tiling.rows ? rows : plan.tiling.rows;
     tile.columns =
@@ -134,15 +136,18 @@ struct CudaFilterKernel {
            u.tap_y * plan.y.step * plan.box.columns + u.tap_x * plan.x.step;
     gradient +=
         (u.group * plan.gradient.fours + u.four_out) * plan.gradient.plane;
-    const int places = tile.rows << plan.tiling.column_bits;
+    // Of the last image, the rows that there are.
+    const int places = (((tile.images - 1) << plan.tiling.row_bits) + tile.rows)
+                       << plan.tiling.column_bits;
     for (int place = index / plan.units_of_block; place < places;
          place += plan.parts) {
-      const int row = place >> plan.tiling.column_bits;
-      const int column = place & (plan.tiling.columns - 1);
-      if (column >= tile.columns) continue;
+      const CudaTiling::Place at = plan.tiling.PlaceOf(place);
+      if (at.y >= tile.rows || at.x >= tile.columns) continue;
       const CudaFour g = gradient[place];
       const CudaFour* from =
-          box + row * plan.y.stride * plan.box.columns + column * plan.x.stride;
+          box +
+          (at.image * plan.box.rows + at.y * plan.y.stride) * plan.box.columns +
+          at.x * plan.x.stride;
       KCONV_UNROLL
       for (int t = 0; t < kTaps; ++t) {
         const CudaFour x = from[t * plan.x.step];

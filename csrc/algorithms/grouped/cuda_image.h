@@ -71,11 +71,12 @@ struct CudaImageKernel {
     b.corner.group = plan.chunks.Split(&rest) * plan.of_block;
     const int left = plan.groups - b.corner.group;
     b.corner.groups = left < plan.of_block ? left : plan.of_block;
-    b.first_x = plan.tiling.tiles_x.Split(&rest) * plan.tiling.columns;
-    b.first_y = plan.tiling.tiles_y.Split(&rest) * plan.tiling.rows;
     b.x = plan.x.At(plan.phases_x.Split(&rest));
     b.y = plan.y.At(plan.phases_y.Split(&rest));
-    b.corner.image = rest;
+    const CudaTiling::Place corner = plan.tiling.CornerOf(rest);
+    b.first_y = corner.y;
+    b.first_x = corner.x;
+    b.corner.image = corner.image;
     b.corner.y = b.y.from + plan.y.stride * b.first_y;
     b.corner.x = b.x.from + plan.x.stride * b.first_x;
     return b;
@@ -128,10 +129,11 @@ struct CudaImageKernel {
     int offset[kPlaces];
     KCONV_UNROLL
     for (int p = 0; p < kPlaces; ++p) {
-      const int place = warp * plan.Places() + p * 32 + lane;
-      offset[p] = (place >> plan.tiling.column_bits) * plan.y.stride *
+      const CudaTiling::Place place =
+          plan.tiling.PlaceOf(warp * plan.Places() + p * 32 + lane);
+      offset[p] = (place.image * plan.box.rows + place.y * plan.y.stride) *
                       plan.box.columns +
-                  (place & (plan.tiling.columns - 1)) * plan.x.stride;
+                  place.x * plan.x.stride;
     }
     float sum[kPlaces][kChannels] = {};
     for (int tap_y = 0; tap_y < b.y.taps; ++tap_y) {
@@ -191,19 +193,21 @@ struct CudaImageKernel {
         sum[p][n] = cuda::Activate(sum[p][n] + add, activation);
       }
     }
-    const int64_t base = b.corner.image * plan.written.image +
-                         int64_t{channel} * plan.written.channel;
+    const int64_t base = int64_t{channel} * plan.written.channel;
     KCONV_UNROLL
     for (int p = 0; p < kPlaces; ++p, place += 32) {
+      const CudaTiling::Place of_tile = plan.tiling.PlaceOf(place);
+      const int image = b.corner.image + of_tile.image;
       const int64_t y =
-          b.y.first + int64_t{plan.y.pitch} *
-                          (b.first_y + (place >> plan.tiling.column_bits));
+          b.y.first + int64_t{plan.y.pitch} * (b.first_y + of_tile.y);
       const int64_t x =
-          b.x.first + int64_t{plan.x.pitch} *
-                          (b.first_x + (place & (plan.tiling.columns - 1)));
-      if (y >= plan.written.height || x >= plan.written.width) continue;
-      const int64_t at =
-          base + (y * plan.written.width + x) * plan.written.pixel;
+          b.x.first + int64_t{plan.x.pitch} * (b.first_x + of_tile.x);
+      if (image >= plan.written.batch || y >= plan.written.height ||
+          x >= plan.written.width) {
+        continue;
+      }
+      const int64_t at = base + image * plan.written.image +
+                         (y * plan.written.width + x) * plan.written.pixel;
       KCONV_UNROLL
       for (int n = 0; n < kChannels; n += 4) {
         if (n >= left) break;

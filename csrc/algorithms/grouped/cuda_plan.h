@@ -22,11 +22,33 @@ inline constexpr int64_t kCudaSharedBytes = 99 << 10;
 inline constexpr int kCudaThreads = 256;  // most of a block
 inline constexpr int kCudaChannels = 32;  // most of a group; about of a block
 
-// A tile of written places, and how many blocks of them an image has.
+// A tile of written places, and how many of them there are. Numbers of rows and
+// columns are powers of two.
 struct CudaTiling {
-  int rows = 0, columns = 0;  // columns: a power of two
-  int column_bits = 0;
+  int images = 1, rows = 0, columns = 0;
+  int row_bits = 0, column_bits = 0;
   cuda::Divisor tiles_y, tiles_x;
+  int64_t tiles_of_batch = 0;
+
+  struct Place {
+    int image, y, x;
+  };
+  // The first place of a tile by its number.
+  KCONV_HOST_DEVICE Place CornerOf(int number) const {
+    Place corner;
+    corner.x = tiles_x.Split(&number) * columns;
+    corner.y = tiles_y.Split(&number) * rows;
+    corner.image = number * images;
+    return corner;
+  }
+  // A place in a tile by its number.
+  KCONV_HOST_DEVICE Place PlaceOf(int number) const {
+    return {number >> (row_bits + column_bits),
+            number >> column_bits & (rows - 1), number & (columns - 1)};
+  }
+  int64_t Tiles() const {
+    return tiles_of_batch * tiles_y.divisor * tiles_x.divisor;
+  }
 };
 
 // The largest number of taps of a place.
@@ -41,32 +63,41 @@ inline int64_t ReadsOf(const cuda::GridAxis& axis, int count) {
          int64_t{axis.step} * (MostTaps(axis) - 1) + 1;
 }
 
-// Cuts a grid into tiles of `places`, the fewest, of those the ones that read
-// least. Returns false where their boxes are too large.
-inline bool CutTiles(const cuda::GridAxis& y, const cuda::GridAxis& x,
-                     int places, CudaTiling* tiling) {
-  int64_t least_tiles = 0, least_reads = 0;
-  for (int bits = 3; 1 << bits <= places; ++bits) {
-    const int columns = 1 << bits, rows = places >> bits;
-    const int64_t tiles = CeilDivide(std::max(1, y.grid), rows) *
-                          CeilDivide(std::max(1, x.grid), columns);
-    const int64_t reads = ReadsOf(y, rows) * ReadsOf(x, columns);
-    if (reads > (1 << 20)) continue;
-    if (tiling->rows == 0 || tiles < least_tiles ||
-        (tiles == least_tiles && reads < least_reads)) {
-      least_tiles = tiles;
-      least_reads = reads;
-      tiling->rows = rows;
-      tiling->columns = columns;
-      tiling->column_bits = bits;
+// Cuts images into tiles of `places`, a power of two: the fewest, of those the
+// ones that read least. Small images share one. A tile reads at most `most`
+// pixels, `more` columns of them beyond its last tap; returns false where none
+// does.
+inline bool CutTiles(int64_t batch, const cuda::GridAxis& y,
+                     const cuda::GridAxis& x, int places, int64_t more,
+                     int64_t most, CudaTiling* tiling) {
+  const int grid_y = std::max(1, y.grid), grid_x = std::max(1, x.grid);
+  int64_t least_reads = 0;
+  for (int column_bits = 2; 1 << column_bits <= places; ++column_bits) {
+    const int columns = 1 << column_bits;
+    for (int images = 1; images * columns <= places; images *= 2) {
+      const int rows = places / columns / images;
+      if (images > 1 && (rows < grid_y || columns < grid_x)) break;
+      CudaTiling t;
+      t.images = images;
+      t.rows = rows;
+      t.columns = columns;
+      t.column_bits = column_bits;
+      while (1 << t.row_bits < rows) ++t.row_bits;
+      t.tiles_y = cuda::Divisor(CeilDivide(grid_y, rows));
+      t.tiles_x = cuda::Divisor(CeilDivide(grid_x, columns));
+      t.tiles_of_batch = CeilDivide(batch, images);
+      const int64_t reads_y = ReadsOf(y, rows);
+      const int64_t reads_x = ReadsOf(x, columns) + more;
+      if (reads_y > most || images * reads_y * reads_x > most) continue;
+      const int64_t reads = images * reads_y * reads_x;
+      if (tiling->rows == 0 || t.Tiles() < tiling->Tiles() ||
+          (t.Tiles() == tiling->Tiles() && reads < least_reads)) {
+        least_reads = reads;
+        *tiling = t;
+      }
     }
   }
-  if (tiling->rows == 0) return false;
-  tiling->tiles_y =
-      cuda::Divisor(CeilDivide(std::max(1, y.grid), tiling->rows));
-  tiling->tiles_x =
-      cuda::Divisor(CeilDivide(std::max(1, x.grid), tiling->columns));
-  return true;
+  return tiling->rows > 0;
 }
 
 // Forward and input gradient.
@@ -92,12 +123,12 @@ struct CudaImagePlan {
   int Threads() const { return 32 * warps * of_block * blocks_n; }
   // Of a group: [tap][channel][written channel].
   KCONV_HOST_DEVICE int Weights(int taps) const {
-    return taps * box.fours * 4 * blocks_n * channels;
+    return taps * ((read.of_group + 3) / 4 * 4) * blocks_n * channels;
   }
-  int64_t SharedBytes() const {
-    return box.Bytes() +
-           4 * int64_t{of_block} * Weights(MostTaps(y) * MostTaps(x));
+  int64_t WeightBytes() const {
+    return 4 * int64_t{of_block} * Weights(MostTaps(y) * MostTaps(x));
   }
+  int64_t SharedBytes() const { return box.Bytes() + WeightBytes(); }
   static constexpr int kSums = 32;  // of a thread
 };
 
@@ -127,14 +158,20 @@ inline CudaImagePlan CudaImagePlanOf(const Problem& problem) {
   for (p.of_block = most_groups; p.of_block > 0 && !many; p.of_block /= 2) {
     for (p.warps = kWarps / (p.of_block * p.blocks_n); p.warps > 0;
          p.warps /= 2) {
-      // No more of a tile than an image has.
+      // No more of a tile than there is.
       const int places = p.Places() * p.warps;
-      if (p.warps > 1 && int64_t{p.y.grid} * p.x.grid <= places / 2) {
+      if (p.warps > 1 && s.batch * p.y.grid * p.x.grid <= places / 2) {
         continue;
       }
+      const int64_t plane = CeilDivide(p.read.of_group, 4) * p.of_block * 16;
+      const int64_t left = kCudaSharedBytes - p.WeightBytes();
       p.tiling = CudaTiling();
-      if (!CutTiles(p.y, p.x, places, &p.tiling)) continue;
-      p.box = CudaBox(static_cast<int>(ReadsOf(p.y, p.tiling.rows)),
+      if (!CutTiles(s.batch, p.y, p.x, places, 0, left / plane - 1,
+                    &p.tiling)) {
+        continue;
+      }
+      p.box = CudaBox(p.tiling.images,
+                      static_cast<int>(ReadsOf(p.y, p.tiling.rows)),
                       static_cast<int>(ReadsOf(p.x, p.tiling.columns)),
                       p.read.of_group, p.of_block);
       p.fits = p.SharedBytes() <= kCudaSharedBytes;
@@ -147,8 +184,7 @@ inline CudaImagePlan CudaImagePlanOf(const Problem& problem) {
   p.chunks = cuda::Divisor(chunks);
   p.phases_y = cuda::Divisor(std::max(1, p.y.phases));
   p.phases_x = cuda::Divisor(std::max(1, p.x.phases));
-  p.blocks = s.batch * p.y.phases * p.x.phases * p.tiling.tiles_y.divisor *
-             p.tiling.tiles_x.divisor * chunks;
+  p.blocks = p.tiling.Tiles() * p.y.phases * p.x.phases * chunks;
   if (p.y.written == 0 || p.x.written == 0) p.blocks = 0;
   return p;
 }
@@ -212,17 +248,22 @@ inline CudaFilterPlan CudaFilterPlanOf(const Problem& problem) {
     p.units = static_cast<int>(of_group) * p.of_block;
     p.units_of_block = std::min(p.units, kCudaThreads);
     for (int places : {128, 64, 32}) {
+      const int64_t more = p.x.step * (taps_x * p.taps - p.x.kernel);
+      const int64_t left =
+          kCudaSharedBytes - fours_out * p.of_block * 16 * (places + 1);
       p.tiling = CudaTiling();
-      if (!CutTiles(p.y, p.x, places, &p.tiling)) continue;
+      if (!CutTiles(s.batch, p.y, p.x, places, more,
+                    left / (fours_in * p.of_block * 16) - 1, &p.tiling)) {
+        continue;
+      }
       p.parts = std::min(kCudaThreads / p.units_of_block, places / 4);
-      p.box =
-          CudaBox(static_cast<int>(ReadsOf(p.y, p.tiling.rows)),
-                  // The last taps are summed with some that are not there.
-                  static_cast<int>(ReadsOf(p.x, p.tiling.columns) +
-                                   p.x.step * (taps_x * p.taps - p.x.kernel)),
-                  p.input.of_group, p.of_block);
-      p.gradient = CudaBox(p.tiling.rows, p.tiling.columns, p.output.of_group,
-                           p.of_block);
+      p.box = CudaBox(p.tiling.images,
+                      static_cast<int>(ReadsOf(p.y, p.tiling.rows)),
+                      // The last taps are summed with some that are not there.
+                      static_cast<int>(ReadsOf(p.x, p.tiling.columns) + more),
+                      p.input.of_group, p.of_block);
+      p.gradient = CudaBox(p.tiling.images, p.tiling.rows, p.tiling.columns,
+                           p.output.of_group, p.of_block);
       p.fits = p.SharedBytes() <= kCudaSharedBytes;
       if (p.fits) break;
     }
@@ -233,10 +274,7 @@ inline CudaFilterPlan CudaFilterPlanOf(const Problem& problem) {
   const int64_t unit_chunks = CeilDivide(p.units, p.units_of_block);
   p.chunks = cuda::Divisor(chunks);
   p.unit_chunks = cuda::Divisor(unit_chunks);
-  const int64_t tiles =
-      s.OutputPixels() == 0
-          ? 0
-          : s.batch * p.tiling.tiles_y.divisor * p.tiling.tiles_x.divisor;
+  const int64_t tiles = s.OutputPixels() == 0 ? 0 : p.tiling.Tiles();
   p.slices = Split(tiles,
                    cuda::SliceCount(tiles, chunks * unit_chunks, kWantedBlocks,
                                     s.FilterElements() * 4),
