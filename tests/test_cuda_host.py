@@ -49,6 +49,10 @@ DEPTHWISE = {
         (5, 4), (3, 3), 4, 4, 1, 4, padding=((5, 4), (6, 3)), strides=(1, 2)
     ),
     "empty": Case((6, 5), (3, 3), 4, 4, 0, 4, padding=SAME_3),
+    "empty_rows": Case((6, 0), (3, 3), 4, 4, 2, 4, padding=SAME_3),
+    "outputs_of_padding_only": Case(
+        (0, 5), (3, 2), 3, 3, 1, 3, padding=((2, 3), (1, 0))
+    ),
 }
 DEPTHWISE.update(
     {
@@ -145,6 +149,13 @@ def test_nan_reaches_only_where_it_is_read(algorithm, layout, pass_):
         (Case((8, 8), (3, 3), 4, 4, groups=4, strides=(3, 1)), "strides of 1 and 2"),
         (Case((40, 40), (32, 3), 4, 4, groups=4), "31 taps"),
         (Case((4, 4, 4), (3, 3, 3), 4, 4, groups=4), "one or two dimensions"),
+        (
+            Case(
+                *((1, 4, 4), (1, 3, 3), 4, 4, 1, 4, (2, 1, 1)),
+                padding=((1, 0), (0, 0), (0, 0)),
+            ),
+            "one or two dimensions",
+        ),
         (Case((1 << 29,), (3,), 1, 1), "sizes below"),
     ],
 )

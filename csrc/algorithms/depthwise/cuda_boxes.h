@@ -27,12 +27,18 @@ struct CudaTile {
   int y, x;
 };
 
-KCONV_HOST_DEVICE inline CudaTile TileOf(const CudaTiles& t, int64_t number,
-                                         int64_t chunk) {
-  CudaTile tile;
+// Its channels only: there may be no tile at all.
+KCONV_HOST_DEVICE inline CudaTile ChannelsOf(const CudaTiles& t,
+                                             int64_t chunk) {
+  CudaTile tile = {};
   tile.channel = chunk * t.chunk;
   const int64_t rest = t.channels - tile.channel;
   tile.channels = rest < t.chunk ? static_cast<int>(rest) : t.chunk;
+  return tile;
+}
+KCONV_HOST_DEVICE inline CudaTile TileOf(const CudaTiles& t, int64_t number,
+                                         int64_t chunk) {
+  CudaTile tile = ChannelsOf(t, chunk);
   tile.x = static_cast<int>(number % t.tiles_x) * t.tile_columns;
   number /= t.tiles_x;
   tile.y = static_cast<int>(number % t.tiles_y) * t.tile_rows;
