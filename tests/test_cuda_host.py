@@ -140,6 +140,25 @@ def test_nan_reaches_only_where_it_is_read(algorithm, layout, pass_):
     np.testing.assert_array_equal(np.isnan(result), reached)
 
 
+@pytest.mark.parametrize("layout", ["channels_last", "channels_first"])
+@pytest.mark.parametrize("strides", [(1, 1), (2, 2), (1, 2), (2, 1)])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_not_finite(value, strides, layout):
+    # Neither what is beyond the image nor the zeros of a stride may meet them.
+    words = (strides, None, ((1, 1), (3, 2)), layout)
+    case = Case((10, 37), (3, 5), 9, 9, 2, 9, *words)
+    w = case.operands("forward")[1]
+    w[0, 4, 0, 2] = w[2, 1, 0, 7] = value
+    x, dy = (case.operands(pass_)[0] for pass_ in PASSES[:2])
+    forward = run("depthwise", case, "forward", x, w)
+    by_definition = run("direct", case, "forward", x, w)
+    gradient = run("depthwise", case, "input_gradient", dy, w)
+    expected = case.exact("input_gradient", dy, w)
+    for one, other in ((forward, by_definition), (gradient, expected)):
+        assert 0 < (~np.isfinite(other)).sum() < other.size
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("case", "words"),
     [

@@ -46,6 +46,12 @@ KCONV_HOST_DEVICE inline CudaTile TileOf(const CudaTiles& t, int64_t number,
   return tile;
 }
 
+// Whether a place along an axis of `size` pixels, with `zeros` between two of
+// them, holds a pixel.
+KCONV_HOST_DEVICE inline bool IsPixel(int at, int zeros, int size) {
+  return at >= 0 && (at & zeros) == 0 && at >> zeros < size;
+}
+
 // Calls body(channel, row, column) for every `kStep` channels of a box, by the
 // threads together, neighbours in device memory by neighbours.
 template <int kStep, typename Body>
@@ -89,22 +95,15 @@ KCONV_HOST_DEVICE inline void LoadBoxAs(const Element* from,
   from += tile.image * image.image + tile.channel * image.channel;
   ForBox<kStep>(box, last, walk.inner, walk.outer, thread,
                 [&](int channel, int row, int column) {
-                  int at_y = y + row, at_x = x + column;
-                  bool exists =
-                      channel < tile.channels && at_y >= 0 && at_x >= 0;
-                  if (image.stuffing_y > 1) {
-                    exists = exists && at_y % image.stuffing_y == 0;
-                    at_y /= image.stuffing_y;
-                  }
-                  if (image.stuffing_x > 1) {
-                    exists = exists && at_x % image.stuffing_x == 0;
-                    at_x /= image.stuffing_x;
-                  }
-                  exists = exists && at_y < image.height && at_x < image.width;
+                  const int at_y = y + row, at_x = x + column;
                   float value[kStep] = {};
-                  if (exists) {
+                  if (channel < tile.channels &&
+                      IsPixel(at_y, image.zeros_y, image.height) &&
+                      IsPixel(at_x, image.zeros_x, image.width)) {
                     using Pack = CudaPack<Element, kStep>;
-                    const int64_t pixel = int64_t{at_y} * image.width + at_x;
+                    const int64_t pixel =
+                        int64_t{at_y >> image.zeros_y} * image.width +
+                        (at_x >> image.zeros_x);
                     const Pack pack = *reinterpret_cast<const Pack*>(
                         from + pixel * image.pixel + channel * image.channel);
                     KCONV_UNROLL
