@@ -8,6 +8,7 @@ import reference
 from cuda_twin import (
     check,
     launch_of,
+    library,
     manner,
     problem_of,
     refusal,
@@ -15,6 +16,8 @@ from cuda_twin import (
     workspace_of,
 )
 from problems import CASES, DTYPES, EPILOGUES, PASSES, SMALL, Case, judged
+
+from kconv import cuda
 
 SAME_3 = ((1, 1), (1, 1))
 
@@ -182,6 +185,28 @@ def test_weights_that_are_not_finite(value, strides, layout):
 def test_what_depthwise_refuses(case, words, pass_):
     assert words in refusal("depthwise", problem_of(case, pass_))
     assert refusal("direct", problem_of(case, pass_)) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, None),
+        ({"input": 0}, "needs an address"),
+        ({"output": 2}, "aligned to their elements"),
+        ({"workspace": 0}, "needs a workspace"),
+        ({"workspace": 4}, "aligned to 16 bytes"),
+        ({"bias": 16}, "where the problem has one"),
+    ],
+)
+def test_addresses_that_would_stop_a_gpu(changes, words):
+    problem = problem_of(DEPTHWISE["3x3"], "filter_gradient")
+    memory = np.zeros(1 << 20, np.uint8)
+    start = memory.ctypes.data + -memory.ctypes.data % 16
+    places = dict.fromkeys(("input", "filter", "output", "workspace"), start)
+    moved = {name: at and start + at for name, at in changes.items()}
+    arguments = cuda.Arguments(**{**places, **moved})
+    error = library().kconv_cuda_run(b"depthwise", problem, arguments, None)
+    assert error is None if words is None else words in error.decode()
 
 
 def test_depthwise_refuses_float64():

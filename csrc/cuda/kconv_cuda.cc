@@ -1,5 +1,6 @@
 #include "cuda/kconv_cuda.h"
 
+#include <cstdint>
 #include <cstring>
 #include <string>
 
@@ -35,10 +36,37 @@ struct Request {
   }
 };
 
+// Null, or a sentence: an address at which a GPU would fail, after which its
+// process cannot use it any more.
+const char* Misplaced(const Problem& problem, const kconv_cuda_arguments& a) {
+  const ConvShape& s = problem.shape;
+  const struct {
+    const void* at;
+    int64_t elements;
+  } tensors[] = {{a.input, s.InputElements()},
+                 {a.filter, s.FilterElements()},
+                 {a.output, s.OutputElements()},
+                 {a.bias, problem.epilogue.bias ? 1 : 0}};
+  for (const auto& tensor : tensors) {
+    if (tensor.elements == 0) continue;
+    if (tensor.at == nullptr) {
+      return "A tensor that is not empty needs an address. Received: null";
+    }
+    if (reinterpret_cast<uintptr_t>(tensor.at) % SizeOf(problem.dtype) != 0) {
+      return "Tensors must be aligned to their elements.";
+    }
+  }
+  if (reinterpret_cast<uintptr_t>(a.workspace) % 16 != 0) {
+    return "The workspace must be aligned to 16 bytes.";
+  }
+  return nullptr;
+}
+
 }  // namespace
 }  // namespace kconv::cuda
 
 using kconv::ConvArgs;
+using kconv::cuda::Misplaced;
 using kconv::cuda::Request;
 
 int kconv_cuda_interface() { return KCONV_CUDA_INTERFACE; }
@@ -72,6 +100,11 @@ const char* kconv_cuda_run(const char* algorithm,
   if (request.problem.epilogue.bias != (arguments->bias != nullptr)) {
     return "A bias must be given where the problem has one.";
   }
+  if (arguments->workspace == nullptr &&
+      request.algorithm->workspace(request.problem) > 0) {
+    return "The algorithm needs a workspace for this problem. Received: null";
+  }
+  if (const char* error = Misplaced(request.problem, *arguments)) return error;
   ConvArgs args;
   args.input = arguments->input;
   args.filter = arguments->filter;
