@@ -17,7 +17,8 @@ cd "$(dirname "$0")/../.."
 PYTHON=${PYTHON:-python3}
 
 build() {
-  KCONV_CUDA=1 "$PYTHON" setup.py -q build_cuda
+  # As `setup.py build_cuda`, which needs a setuptools that knows pyproject.toml.
+  KCONV_CUDA=1 "$PYTHON" -c "import setup; setup.build_cuda()"
   test -f kconv/_cuda.so
 }
 
