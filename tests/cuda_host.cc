@@ -4,7 +4,6 @@
 
 #include "cuda_host.h"
 
-#include <atomic>
 #include <cstdint>
 #include <cstring>
 
@@ -112,7 +111,6 @@ void kconv_host_manner(int backwards, int shift) {
   kconv::host::manner = {backwards != 0, shift};
 }
 
-// How often an algorithm ran.
 int64_t kconv_host_runs() { return kconv::host::runs; }
 
 // The most blocks, threads and bytes of shared memory of what would be

@@ -24,9 +24,7 @@ LARGE = {
         (15, 14), (3, 3), 32, 48, 2, options=Options(groups=2, padding=SAME)
     ),
     "deep": Case((3, 5), (3, 3), 128, 64, options=Options(padding=SAME)),
-    "sort": Case(
-        (40, 41), (1, 3), 4, 4, options=Options(padding=((0, 0), (1, 1)))
-    ),
+    "sort": Case((40, 41), (1, 3), 4, 4, options=Options(padding=((0, 0), (1, 1)))),
     "crowded": Case(
         (12, 14), (3, 3), 8, 4, spread=30.0, options=Options(padding=((9, 9),) * 2)
     ),
