@@ -9,6 +9,7 @@
 
 #include "algorithms/depthwise/cuda_run.h"
 #include "algorithms/direct/cuda_run.h"
+#include "algorithms/winograd/cuda_run.h"
 #include "cuda/algorithms.h"
 #include "cuda/kconv_cuda.h"
 #include "cuda/problem.h"
@@ -62,9 +63,13 @@ const char* Record(const Problem& problem, cuda::Launch* most) {
 }
 
 // The algorithms of csrc/cuda/algorithms.cc, by what their cuda_*.h have.
-#define KCONV_TWINS(X)                                   \
-  X(Depthwise, "depthwise", depthwise::CudaRefusal,      \
-    depthwise::CudaWorkspaceBytes, depthwise::CudaRunBy) \
+#define KCONV_TWINS(X)                                       \
+  X(Depthwise, "depthwise", depthwise::CudaRefusal,          \
+    depthwise::CudaWorkspaceBytes, depthwise::CudaRunBy)     \
+  X(Winograd4, "winograd:f4", winograd::CudaRefusal<4>,      \
+    winograd::CudaWorkspaceBytes<4>, winograd::CudaRunBy<4>) \
+  X(Winograd2, "winograd:f2", winograd::CudaRefusal<2>,      \
+    winograd::CudaWorkspaceBytes<2>, winograd::CudaRunBy<2>) \
   X(Direct, "direct", nullptr, direct::CudaWorkspaceBytes, direct::CudaRunBy)
 
 #define KCONV_TWIN(Twin, name, refuse, workspace, run)                   \
