@@ -66,16 +66,17 @@ struct GemmKernel {
   KCONV_HOST_DEVICE void Step(int64_t step, const Thread& thread, void* shared,
                               State* state) const {
     float* parts = static_cast<float*>(shared);
+    const int index = Afresh(thread.index);
     if (step == 0) Begin(thread.block, state);
     const int64_t count = PartsOf(state->depth);
     if (step < count) {
-      Load(step, thread.index, *state, parts + step % 2 * kPart);
+      Load(step, index, *state, parts + step % 2 * kPart);
     }
     if (step > 0) {
-      Multiply(thread.index, parts + (step - 1) % 2 * kPart, state);
+      Multiply(index, parts + (step - 1) % 2 * kPart, state);
     }
     if (step == count) {
-      Store(thread.index, *state);
+      Store(index, *state);
     } else {
       AwaitCopies();
     }

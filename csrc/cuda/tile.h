@@ -22,6 +22,16 @@ KCONV_HOST_DEVICE inline void StoreFour(const Four& four, float* to) {
   *reinterpret_cast<Four*>(to) = four;
 }
 
+// The same number, of which the compiler forgets where it comes from: what
+// follows from it is computed where it is used, rather than kept in registers
+// from step to step.
+KCONV_HOST_DEVICE inline int Afresh(int number) {
+#ifdef __CUDA_ARCH__
+  asm volatile("" : "+r"(number));
+#endif
+  return number;
+}
+
 // Starts to copy 16 bytes from device memory to shared memory; zeros where
 // nothing `exists`, and then `from` is not read. Both are aligned to it.
 KCONV_HOST_DEVICE inline void StartCopy(const float* from, bool exists,

@@ -65,11 +65,11 @@ struct CudaTileTransform {
       return;
     }
     const CudaTiling::Place at = tiling.At(first + number);
-    const CudaPatch<kSize> patch(image, at.image, at.row * outputs - pad_y,
-                                 at.column * outputs - pad_x);
+    const CudaPatch<Element, kSize> patch(
+        from + (group * channels + chunk + channel) * image.channel, image,
+        at.image, at.row * outputs - pad_y, at.column * outputs - pad_x);
     Element x[kSize][kSize];
-    patch.Load(from + (group * channels + chunk + channel) * image.channel,
-               image, x);
+    patch.Load(image, true, x);
     if (Direct()) {
       CudaTransform<Matrix>(x, [&](int plane, float value) {
         place[plane * planes.plane] = value;

@@ -38,16 +38,13 @@ struct CudaFused {
   static constexpr int kLoaders = kDepth * kTiles;
   static constexpr int kCopiers =
       kLoaders < kMostThreads ? kMostThreads - kLoaders : kMostThreads;
-  // While some threads wait for their tiles, others must have products to do:
-  // half of all load before they multiply, the rest, if any, behind it.
-  static constexpr int kEarlyLoaders = kMostThreads / 2;
   // Tiles, and results, of half of the sums: M [plane][tile][result].
   static constexpr int kSide = 32;
 
   struct State {
     float sum[8][8];
-    CudaPatch<4> patch;  // in the first channel that the thread transforms
-    const float* u;
+    CudaPatch<Element, 4> patch;  // in the channel that is next
+    const float* u;               // what the thread copies next
   };
 
   CudaPass pass;
@@ -67,32 +64,36 @@ struct CudaFused {
   KCONV_HOST_DEVICE void Step(int64_t step, const cuda::Thread& thread,
                               void* shared, State* state) const {
     float* memory = static_cast<float*>(shared);
+    const int index = cuda::Afresh(thread.index);
     const int64_t parts = Parts();
-    if (step == 0) Begin(thread, state);
+    if (step == 0) Begin(thread.block, index, state);
     if (step <= parts) {
       float* next = memory + step % 2 * (kV + kU);
-      const bool loads = step < parts && thread.index < kLoaders;
-      const bool early = thread.index < kEarlyLoaders;
-      if (step < parts) Copy(step, thread.index, *state, next + kV);
-      if (loads && early) Transform(step, thread.index, *state, next);
-      if (step > 0) {
-        Multiply(thread.index, memory + (step + 1) % 2 * (kV + kU), state);
-      }
-      if (kEarlyLoaders < kLoaders && loads && !early) {
-        Transform(step, thread.index, *state, next);
+      const float* now = memory + (step + 1) % 2 * (kV + kU);
+      if (step < parts) Copy(index, state, next + kV);
+      // While half of the threads wait for their tiles, the others multiply.
+      const bool loads = step < parts && index < kLoaders;
+      const int turn_to_load = index < kMostThreads / 2 ? 0 : 1;
+      KCONV_NO_UNROLL
+      for (int turn = 0; turn < 2; ++turn) {
+        if (turn == turn_to_load) {
+          if (loads) Transform(step, cuda::Afresh(index), state, next);
+        } else if (step > 0) {
+          Multiply(cuda::Afresh(index), now, state);
+        }
       }
       cuda::AwaitCopies();
       return;
     }
     switch (step - parts) {
       case 1:
-        return Spread<0>(thread.index, *state, memory);
+        return Spread<0>(index, *state, memory);
       case 2:
-        return Finish(0, thread, memory);
+        return Finish(0, thread.block, index, memory);
       case 3:
-        return Spread<1>(thread.index, *state, memory);
+        return Spread<1>(index, *state, memory);
       default:
-        return Finish(1, thread, memory);
+        return Finish(1, thread.block, index, memory);
     }
   }
 
@@ -124,40 +125,39 @@ struct CudaFused {
     return pass.last ? index / kDepth : index % kTiles;
   }
 
-  KCONV_HOST_DEVICE void Begin(const cuda::Thread& thread, State* state) const {
-    const Block block = BlockOf(thread.block);
-    state->u = u + planes.At(block.group, 0, block.result);
-    const int64_t tile = block.tile + TileOf(thread.index);
-    if (thread.index < kLoaders && tile < pass.tiling.count) {
+  KCONV_HOST_DEVICE void Begin(int64_t number, int index, State* state) const {
+    const Block block = BlockOf(number);
+    state->u = u + planes.At(block.group, 0, block.result) +
+               (index - (kMostThreads - kCopiers)) * 4;
+    const int64_t tile = block.tile + TileOf(index);
+    if (index < kLoaders && tile < pass.tiling.count) {
       const CudaTiling::Place at = pass.tiling.At(tile);
-      state->patch = CudaPatch<4>(pass.read, at.image, at.row * 2 - pass.pad_y,
-                                  at.column * 2 - pass.pad_x);
-      state->patch.offset +=
-          (block.group * pass.channels + ChannelOf(thread.index)) *
-          pass.read.channel;
+      const int64_t channel = block.group * pass.channels + ChannelOf(index);
+      state->patch = CudaPatch<Element, 4>(
+          read + channel * pass.read.channel, pass.read, at.image,
+          at.row * 2 - pass.pad_y, at.column * 2 - pass.pad_x);
     }
   }
 
-  KCONV_HOST_DEVICE void Copy(int64_t step, int index, const State& state,
-                              float* to) const {
+  KCONV_HOST_DEVICE void Copy(int index, State* state, float* to) const {
     index -= kMostThreads - kCopiers;
     if (index < 0) return;
-    const float* from = state.u + step * kU + index * 4;
+    to += index * 4;
     KCONV_UNROLL
     for (int i = 0; i < kU; i += kCopiers * 4) {
-      cuda::StartCopy(from + i, true, to + index * 4 + i);
+      cuda::StartCopy(state->u + i, true, to + i);
     }
+    state->u += kU;
   }
 
   // Fours of tiles change places with the channel, so that threads side by side
   // along channels do not meet in a bank.
-  KCONV_HOST_DEVICE void Transform(int64_t step, int index, const State& state,
+  KCONV_HOST_DEVICE void Transform(int64_t step, int index, State* state,
                                    float* v) const {
     const int channel = ChannelOf(index), tile = TileOf(index);
-    Element x[4][4] = {};
-    if (step * kDepth + channel < pass.channels) {
-      state.patch.Load(read + step * kDepth * pass.read.channel, pass.read, x);
-    }
+    Element x[4][4];
+    state->patch.Load(pass.read, step * kDepth + channel < pass.channels, x);
+    state->patch.first += kDepth * pass.read.channel;
     v += channel * kTiles + (tile / 4 ^ channel) * 4 + tile % 4;
     CudaTransform<InputTable>(
         x, [&](int plane, float value) { v[plane * kDepth * kTiles] = value; });
@@ -219,17 +219,17 @@ struct CudaFused {
     }
   }
 
-  KCONV_HOST_DEVICE void Finish(int half, const cuda::Thread& thread,
+  KCONV_HOST_DEVICE void Finish(int half, int64_t number, int index,
                                 const float* memory) const {
-    const Block block = BlockOf(thread.block);
-    KCONV_UNROLL
+    const Block block = BlockOf(number);
+    // The sums take most registers already.
+    KCONV_NO_UNROLL
     for (int i = 0; i < kSide * kSide / kMostThreads; ++i) {
       // Side by side along results, or 8 along tiles and 4 along results.
-      const int number = thread.index + i * kMostThreads, warp = number / 32;
-      const int row =
-          pass.last ? warp : number / 4 % 8 + warp / (kSide / 4) * 8;
+      const int pair = index + i * kMostThreads, warp = pair / 32;
+      const int row = pass.last ? warp : pair / 4 % 8 + warp / (kSide / 4) * 8;
       const int column =
-          pass.last ? number % 32 : number % 4 + warp % (kSide / 4) * 4;
+          pass.last ? pair % 32 : pair % 4 + warp % (kSide / 4) * 4;
       const int64_t tile = block.tile + row + (kHalvesResults ? 0 : half * 32);
       const int64_t result =
           block.result + column + (kHalvesResults ? half * 32 : 0);

@@ -14,33 +14,36 @@
 namespace kconv::winograd {
 
 // kSize x kSize pixels of a channel, and which of them there are.
-template <int kSize>
+template <typename Element, int kSize>
 struct CudaPatch {
-  int64_t offset = 0;  // of the first pixel in the image, which it may not have
-  uint32_t rows = 0, columns = 0;  // bits
+  const Element* first = nullptr;  // pixel, which there may not be
+  uint32_t bits = 0;               // of rows, then of columns
 
   CudaPatch() = default;
-  KCONV_HOST_DEVICE CudaPatch(const CudaImage& image, int64_t number, int y,
-                              int x)
-      : offset(number * image.image + int64_t{y} * image.row +
-               int64_t{x} * image.pixel),
-        rows(Within(y, image.height)),
-        columns(Within(x, image.width)) {}
+  KCONV_HOST_DEVICE CudaPatch(const Element* channel, const CudaImage& image,
+                              int64_t number, int y, int x)
+      : first(channel + number * image.image + int64_t{y} * image.row +
+              int64_t{x} * image.pixel),
+        bits(Within(y, image.height) | Within(x, image.width) << kSize) {}
 
-  KCONV_HOST_DEVICE bool Has(int i, int j) const {
-    return (rows >> i & columns >> j & 1) != 0;
-  }
-
-  // Zeros where there is no pixel.
-  template <typename Element>
-  KCONV_HOST_DEVICE void Load(const Element* from, const CudaImage& image,
+  // Zeros where there is no pixel, or where nothing `exists`.
+  KCONV_HOST_DEVICE void Load(const CudaImage& image, bool exists,
                               Element (&to)[kSize][kSize]) const {
+    // In bytes: a GPU adds these, but would multiply elements one by one.
+    constexpr uint32_t kBytes = sizeof(Element);
+    const char* from = reinterpret_cast<const char*>(first);
+    const uint32_t row = static_cast<uint32_t>(image.row) * kBytes;
+    const uint32_t pixel = static_cast<uint32_t>(image.pixel) * kBytes;
     KCONV_UNROLL
     for (int i = 0; i < kSize; ++i) {
+      const uint32_t of_row = exists && (bits >> i & 1) != 0 ? bits : 0;
       KCONV_UNROLL
       for (int j = 0; j < kSize; ++j) {
-        to[i][j] = Has(i, j) ? from[offset + i * image.row + j * image.pixel]
-                             : Element{};
+        to[i][j] = (of_row >> (kSize + j) & 1) != 0
+                       ? *reinterpret_cast<const Element*>(
+                             from + (static_cast<uint32_t>(i) * row +
+                                     static_cast<uint32_t>(j) * pixel))
+                       : Element{};
       }
     }
   }

@@ -19,7 +19,10 @@ inline constexpr int kCudaTaps = 3;  // an axis
 
 // An image in device memory.
 struct CudaImage {
-  int64_t image, row, pixel, channel;  // elements from one to the next
+  // Elements from one to the next. Within a tile bytes fit in 32 bits, so that
+  // a GPU finds elements faster.
+  int64_t image, channel;
+  int row, pixel;
   int height, width;
 };
 
@@ -67,8 +70,8 @@ inline CudaImage CudaImageOf(const ConvShape& s, bool input) {
   const int64_t pixels = size[1] * size[2];
   CudaImage image;
   image.image = channels * pixels;
-  image.pixel = last ? channels : 1;
-  image.row = size[2] * image.pixel;
+  image.pixel = last ? static_cast<int>(channels) : 1;
+  image.row = static_cast<int>(size[2]) * image.pixel;
   image.channel = last ? 1 : pixels;
   image.height = static_cast<int>(size[1]);
   image.width = static_cast<int>(size[2]);
@@ -244,9 +247,10 @@ const char* CudaRefusal(const Problem& problem) {
   if (s.input[0] != 1 || s.kernel[0] != 1 || s.output[0] != 1) {
     return "winograd takes two dimensions only on GPUs.";
   }
-  // More, and bytes of a workspace would not fit in 64 bits.
+  // More, and bytes of a workspace would not fit in 64 bits, or places in a
+  // tile in 32.
   constexpr int64_t kMostChannels = int64_t{1} << 20;
-  constexpr int64_t kMostSize = int64_t{1} << 28;
+  constexpr int64_t kMostSize = int64_t{1} << 26;
   for (int dim = 1; dim < kMaxSpatialDims; ++dim) {
     if (s.kernel[dim] != kCudaTaps) {
       return "winograd takes kernels of 3 x 3 only on GPUs.";
@@ -256,15 +260,20 @@ const char* CudaRefusal(const Problem& problem) {
     }
     if (std::max({s.input[dim], s.output[dim], s.pad_before[dim],
                   s.pad_after[dim]}) > kMostSize) {
-      return "winograd takes sizes below 268435457 only on GPUs.";
+      return "winograd takes sizes up to 67108864 only on GPUs.";
     }
   }
   if (s.groups > 1 &&
       std::min(s.GroupInChannels(), s.GroupOutChannels()) < 32) {
     return "winograd takes groups of 32 channels and more only on GPUs.";
   }
-  if (std::max(s.in_channels, s.out_channels) > kMostChannels) {
+  const int64_t channels = std::max(s.in_channels, s.out_channels);
+  if (channels > kMostChannels) {
     return "winograd takes at most 1048576 channels on GPUs.";
+  }
+  if (s.layout == Layout::kChannelsLast &&
+      std::max(s.input[2], s.output[2]) * channels > kMostSize) {
+    return "winograd takes rows of at most 67108864 elements on GPUs.";
   }
   if ((kOutputs != 2 || problem.pass == Pass::kFilterGradient) &&
       CudaTileBytes(kOutputs, CudaPassOf(kOutputs, problem)) * kCudaTileUnit >
