@@ -61,7 +61,7 @@ CUDA_FLAGS = (
     *("-gencode", "arch=compute_90,code=[sm_90,compute_90]"),
 )
 # Of the core, the files that the GPU library needs too.
-CUDA_SHARED = ("csrc/shape.cc",)
+CUDA_SHARED = ("csrc/shape.cc", "csrc/deformable/shape.cc")
 
 # File name below an isa/ folder -> the flags of that instruction set.
 X86_FLAGS = {

@@ -13,7 +13,7 @@ LIBRARY = pathlib.Path(__file__).resolve().parent / "_cuda.so"
 DRIVER = "libcuda.so.1"
 
 # KCONV_CUDA_INTERFACE of csrc/cuda/kconv_cuda.h, which the structs below mirror.
-INTERFACE = 1
+INTERFACE = 2
 PASSES = ("forward", "input_gradient", "filter_gradient")
 DTYPES = ("float32", "float64", "bfloat16", "float16")
 LAYOUTS = ("channels_last", "channels_first")
@@ -87,6 +87,66 @@ def problem(
     )
 
 
+class Deform(ctypes.Structure):
+    """`kconv_cuda_deform`: one deformable convolution."""
+
+    _fields_ = (
+        *((name, ctypes.c_int32) for name in ("pass_", "dtype", "has_mask")),
+        *((name, ctypes.c_int32) for name in ("has_bias", "activation", "reserved")),
+        *((name, ctypes.c_int64) for name in ("batch", "in_channels")),
+        *((name, ctypes.c_int64) for name in ("out_channels", "groups")),
+        ("offset_groups", ctypes.c_int64),
+        *((name, ctypes.c_int64 * 2) for name in ("input", "kernel", "stride")),
+        *((name, ctypes.c_int64 * 2) for name in ("dilation", "before", "after")),
+    )
+
+
+class DeformArguments(ctypes.Structure):
+    """`kconv_cuda_deform_arguments`: addresses in the memory of a GPU."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_void_p)
+        for name in (
+            *("input", "filter", "offsets", "mask", "bias", "output"),
+            *("result", "offsets_gradient", "mask_gradient", "workspace"),
+        )
+    )
+
+
+def deform(
+    pass_,
+    input_size,
+    kernel_size,
+    in_channels,
+    out_channels,
+    *,
+    batch=1,
+    groups=1,
+    offset_groups=1,
+    strides=(1, 1),
+    dilation_rate=(1, 1),
+    padding=((0, 0), (0, 0)),
+    dtype="float32",
+    mask=False,
+    bias=False,
+    activation="linear",
+):
+    """Returns the `Deform` of words like those of `problem`."""
+    two = ctypes.c_int64 * 2
+    return Deform(
+        PASSES.index(pass_),
+        DTYPES.index(dtype),
+        mask,
+        bias,
+        ACTIVATIONS.index(activation),
+        0,
+        *(batch, in_channels, out_channels, groups, offset_groups),
+        *(two(*input_size), two(*kernel_size), two(*strides), two(*dilation_rate)),
+        two(*(before for before, _ in padding)),
+        two(*(after for _, after in padding)),
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class Status:
     """What there is of the GPU library, and why it is not in use, if it is not."""
@@ -157,10 +217,19 @@ def driver_version(name=DRIVER):
     return version.value
 
 
+def algorithms(library):
+    """Returns the names of the algorithms that GPUs have, best first."""
+    names = []
+    while name := library.kconv_cuda_algorithm(len(names)):
+        names.append(name.decode())
+    return names
+
+
 def declared(library):
     """Returns `library` with the types of its functions."""
     name, one, text = ctypes.c_char_p, ctypes.POINTER(Problem), ctypes.c_char_p
     arguments = ctypes.POINTER(Arguments)
+    deform, of_deform = ctypes.POINTER(Deform), ctypes.POINTER(DeformArguments)
     for function, result, takes in (
         ("interface", ctypes.c_int, ()),
         ("version", text, ()),
@@ -168,9 +237,13 @@ def declared(library):
         ("driver_version", ctypes.c_int, ()),
         ("devices", ctypes.c_int, ()),
         ("algorithm", text, (ctypes.c_int,)),
+        ("is_strict", ctypes.c_int, (name,)),
         ("refuse", text, (name, one)),
         ("workspace", ctypes.c_int64, (name, one)),
         ("run", text, (name, one, arguments, ctypes.c_void_p)),
+        ("deform_refuse", text, (deform,)),
+        ("deform_workspace", ctypes.c_int64, (deform,)),
+        ("deform_run", text, (deform, of_deform, ctypes.c_void_p)),
     ):
         entry = getattr(library, f"kconv_cuda_{function}")
         entry.restype, entry.argtypes = result, takes

@@ -21,7 +21,11 @@ from problems import DTYPES, judged, naming
 from kconv import cuda
 
 ROOT = pathlib.Path(__file__).parent.parent
-SOURCES = ("tests/cuda_host.cc", "csrc/cuda/kconv_cuda.cc", "csrc/shape.cc")
+SOURCES = (
+    *("tests/cuda_host.cc", "csrc/cuda/kconv_cuda.cc", "csrc/shape.cc"),
+    *("tests/cuda_deform_host.cc", "csrc/cuda/kconv_cuda_deform.cc"),
+    "csrc/deformable/shape.cc",
+)
 
 
 def build(folder):
@@ -42,13 +46,20 @@ def build(folder):
     return path
 
 
+def declared(path):
+    """Returns the library of a path, loaded."""
+    loaded = cuda.declared(ctypes.CDLL(str(path)))
+    loaded.kconv_host_launch.restype = ctypes.c_char_p
+    loaded.kconv_host_deform_launch.restype = ctypes.c_char_p
+    loaded.kconv_host_runs.restype = ctypes.c_int64
+    return loaded
+
+
 @functools.cache
 def library():
-    """Returns it, loaded; built once a process."""
+    """Returns it; built once a process."""
     with tempfile.TemporaryDirectory() as folder:
-        loaded = cuda.declared(ctypes.CDLL(str(build(folder))))
-    loaded.kconv_host_launch.restype = ctypes.c_char_p
-    return loaded
+        return declared(build(folder))
 
 
 def problem_of(case, pass_, dtype="float32", **epilogue):

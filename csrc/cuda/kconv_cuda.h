@@ -14,7 +14,7 @@ extern "C" {
 #pragma GCC visibility push(default)
 
 /* Changes with the structs and the functions below. */
-#define KCONV_CUDA_INTERFACE 1
+#define KCONV_CUDA_INTERFACE 2
 
 /* A convolution. Arrays hold depth, height, width; those that a convolution
  * lacks come first, with size, kernel, stride and dilation 1 and padding 0. */
@@ -55,6 +55,10 @@ int kconv_cuda_devices(void);
 /* The name of an algorithm, best first; null past the last one. */
 const char* kconv_cuda_algorithm(int number);
 
+/* Whether each of its results is rounded as a plain sum of its products, and
+ * reaches no element outside its window. */
+int kconv_cuda_is_strict(const char* algorithm);
+
 /* Null, or a sentence: why the algorithm cannot take the problem. */
 const char* kconv_cuda_refuse(const char* algorithm, const kconv_cuda_problem*);
 
@@ -65,6 +69,43 @@ int64_t kconv_cuda_workspace(const char* algorithm, const kconv_cuda_problem*);
  * null or a sentence. Does not wait for it. */
 const char* kconv_cuda_run(const char* algorithm, const kconv_cuda_problem*,
                            const kconv_cuda_arguments*, void* stream);
+
+/* A deformable convolution: height before width, channels last. What it reads
+ * and writes is defined in csrc/deformable/deformable.h. */
+typedef struct {
+  int32_t
+      pass; /* 0 forward, 1 gradients by input, offsets and mask, 2 filter */
+  int32_t dtype; /* as of kconv_cuda_problem */
+  int32_t has_mask;
+  int32_t has_bias;   /* forward only, as the activation */
+  int32_t activation; /* as of kconv_cuda_problem */
+  int32_t reserved;   /* 0 */
+  int64_t batch, in_channels, out_channels, groups, offset_groups;
+  int64_t input[2], kernel[2], stride[2], dilation[2];
+  int64_t pad_before[2], pad_after[2];
+} kconv_cuda_deform;
+
+/* Device pointers, aligned to their elements; fastest at 16 bytes. `result` is
+ * the output, or the gradient by the input or the filter. No two overlap. */
+typedef struct {
+  const void* input;
+  const void* filter; /* not read by the filter gradient */
+  const void* offsets;
+  const void* mask;   /* or null */
+  const void* bias;   /* or null */
+  const void* output; /* the output's gradient; not read by the forward pass */
+  void* result;
+  void* offsets_gradient; /* written by pass 1 */
+  void* mask_gradient;    /* written by pass 1 where there is a mask */
+  void* workspace;        /* kconv_cuda_deform_workspace bytes, or null */
+} kconv_cuda_deform_arguments;
+
+/* As the functions without `deform` in their names. */
+const char* kconv_cuda_deform_refuse(const kconv_cuda_deform*);
+int64_t kconv_cuda_deform_workspace(const kconv_cuda_deform*);
+const char* kconv_cuda_deform_run(const kconv_cuda_deform*,
+                                  const kconv_cuda_deform_arguments*,
+                                  void* stream);
 
 #pragma GCC visibility pop
 #ifdef __cplusplus

@@ -10,8 +10,10 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "deformable/arena.h"
 #include "deformable/deformable.h"
 #include "deformable/kernels.h"
+#include "deformable/window.h"
 #include "gemm/gemm.h"
 #include "gemm/panels.h"
 #include "half.h"
@@ -52,30 +54,8 @@ inline Split PixelBlocks(int64_t pixels, int64_t points) {
   return Split(pixels, CeilDivide(pixels, size / unit * unit), unit);
 }
 
-Window WindowOf(const DeformShape& shape);
-
 template <typename Element>
 const Kernel<Element>& KernelFor(Isa isa);
-
-// Arrays laid one behind the other, each on a multiple of 64 bytes. With no
-// memory below it, it only counts.
-class Arena {
- public:
-  explicit Arena(void* memory) : memory_(static_cast<char*>(memory)) {}
-
-  template <typename T>
-  T* Take(int64_t count) {
-    char* at = memory_ == nullptr ? nullptr : memory_ + bytes_;
-    bytes_ += RoundUp(count * int64_t{sizeof(T)}, 64);
-    return reinterpret_cast<T*>(at);
-  }
-
-  int64_t bytes() const { return bytes_; }
-
- private:
-  char* memory_;
-  int64_t bytes_ = 0;
-};
 
 // The offset groups that channels [first, first + count) belong to, and taps.
 inline Points PointsOf(const DeformShape& shape, int64_t first, int64_t count,

@@ -1,0 +1,17 @@
+#include "cuda/launch.cuh"
+#include "deformable/cuda_run.h"
+
+namespace kconv::deformable {
+
+const char* RunFilterOnCuda(const DeformProblem& problem,
+                            const DeformArgs& args, void* workspace,
+                            void* stream);
+
+const char* RunFilterOnCuda(const DeformProblem& problem,
+                            const DeformArgs& args, void* workspace,
+                            void* stream) {
+  return CudaRunPass<CudaFilterPass>(problem, args, workspace,
+                                     cuda::Stream(stream));
+}
+
+}  // namespace kconv::deformable
