@@ -66,16 +66,17 @@ const char* Record(const Problem& problem, cuda::Launch* most) {
 }
 
 // The algorithms of csrc/cuda/algorithms.cc, by what their cuda_*.h have.
-#define KCONV_TWINS(X)                                       \
-  X(Depthwise, "depthwise", depthwise::CudaRefusal,          \
-    depthwise::CudaWorkspaceBytes, depthwise::CudaRunBy)     \
-  X(Winograd4, "winograd:f4", winograd::CudaRefusal<4>,      \
-    winograd::CudaWorkspaceBytes<4>, winograd::CudaRunBy<4>) \
-  X(Winograd2, "winograd:f2", winograd::CudaRefusal<2>,      \
-    winograd::CudaWorkspaceBytes<2>, winograd::CudaRunBy<2>) \
-  X(Direct, "direct", nullptr, direct::CudaWorkspaceBytes, direct::CudaRunBy)
+#define KCONV_TWINS(X)                                                        \
+  X(Depthwise, "depthwise", depthwise::CudaRefusal,                           \
+    depthwise::CudaWorkspaceBytes, depthwise::CudaRunBy, true)                \
+  X(Winograd4, "winograd:f4", winograd::CudaRefusal<4>,                       \
+    winograd::CudaWorkspaceBytes<4>, winograd::CudaRunBy<4>, false)           \
+  X(Winograd2, "winograd:f2", winograd::CudaRefusal<2>,                       \
+    winograd::CudaWorkspaceBytes<2>, winograd::CudaRunBy<2>, false)           \
+  X(Direct, "direct", nullptr, direct::CudaWorkspaceBytes, direct::CudaRunBy, \
+    true)
 
-#define KCONV_TWIN(Twin, name, refuse, workspace, run)                   \
+#define KCONV_TWIN(Twin, name, refuse, workspace, run, strict)           \
   struct Twin {                                                          \
     static int64_t Workspace(const Problem& problem) {                   \
       return workspace(problem);                                         \
@@ -100,8 +101,8 @@ constexpr Recording kRecordings[] = {KCONV_TWINS(KCONV_RECORDING)};
 
 namespace kconv::cuda {
 
-#define KCONV_GPU_ALGORITHM(Twin, name, refuse, workspace, run) \
-  {name, refuse, host::Twin::Workspace, host::RunOnHost<host::Twin>},
+#define KCONV_GPU_ALGORITHM(Twin, name, refuse, workspace, run, strict) \
+  {name, refuse, host::Twin::Workspace, host::RunOnHost<host::Twin>, strict},
 const GpuAlgorithm kGpuAlgorithms[] = {
     KCONV_TWINS(KCONV_GPU_ALGORITHM){nullptr, nullptr, nullptr, nullptr}};
 

@@ -10,9 +10,9 @@ const GpuAlgorithm kGpuAlgorithms[] = {
     {"depthwise", depthwise::RefuseOnCuda, depthwise::CudaWorkspace,
      depthwise::RunOnCuda},
     {"winograd:f4", winograd::RefuseOnCuda<4>, winograd::CudaWorkspace<4>,
-     winograd::RunOnCuda<4>},
+     winograd::RunOnCuda<4>, /*is_strict=*/false},
     {"winograd:f2", winograd::RefuseOnCuda<2>, winograd::CudaWorkspace<2>,
-     winograd::RunOnCuda<2>},
+     winograd::RunOnCuda<2>, /*is_strict=*/false},
     {"direct", nullptr, direct::CudaWorkspace, direct::RunOnCuda},
     {nullptr, nullptr, nullptr, nullptr}};
 

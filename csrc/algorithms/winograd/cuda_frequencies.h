@@ -81,7 +81,7 @@ struct CudaTileTransform {
   }
 
  private:
-  KCONV_HOST_DEVICE bool Last() const { return image.channel == 1; }
+  KCONV_HOST_DEVICE bool Last() const { return image.last; }
   KCONV_HOST_DEVICE bool Direct() const { return Last() == along_channels; }
   KCONV_HOST_DEVICE int64_t Chunks() const {
     return (channels + kChannels - 1) / kChannels;
@@ -136,7 +136,7 @@ struct CudaResultTransform {
   }
 
  private:
-  KCONV_HOST_DEVICE bool Last() const { return writing.image.channel == 1; }
+  KCONV_HOST_DEVICE bool Last() const { return writing.image.last; }
   KCONV_HOST_DEVICE int ResultsOfBlock() const { return Last() ? 32 : 8; }
 };
 

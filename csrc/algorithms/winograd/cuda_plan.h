@@ -24,6 +24,7 @@ struct CudaImage {
   int64_t image, channel;
   int row, pixel;
   int height, width;
+  bool last;  // channels
 };
 
 // Tiles of kOutputs x kOutputs results, along rows, then columns, then images.
@@ -69,6 +70,7 @@ inline CudaImage CudaImageOf(const ConvShape& s, bool input) {
   const int64_t channels = input ? s.in_channels : s.out_channels;
   const int64_t pixels = size[1] * size[2];
   CudaImage image;
+  image.last = last;
   image.image = channels * pixels;
   image.pixel = last ? static_cast<int>(channels) : 1;
   image.row = static_cast<int>(size[2]) * image.pixel;
