@@ -43,11 +43,10 @@ struct GemmKernel {
 
   struct State {
     float sum[8][8];
-    // What the block begins with, and how much there is of it.
-    const float* a;
+    const float* a;  // what the thread copies next
     const float* b;
-    float* c;
-    int rows, columns;
+    float* c;           // where the block begins ...
+    int rows, columns;  // ... and how much there is of it
     int64_t depth;
   };
 
@@ -67,10 +66,11 @@ struct GemmKernel {
                               State* state) const {
     float* parts = static_cast<float*>(shared);
     const int index = Afresh(thread.index);
-    if (step == 0) Begin(thread.block, state);
+    if (step == 0) Begin(thread.block, index, state);
     const int64_t count = PartsOf(state->depth);
     if (step < count) {
-      Load(step, index, *state, parts + step % 2 * kPart);
+      Load(state->depth - step * kDepth, index, state,
+           parts + step % 2 * kPart);
     }
     if (step > 0) {
       Multiply(index, parts + (step - 1) % 2 * kPart, state);
@@ -102,15 +102,19 @@ struct GemmKernel {
     return (depth + kDepth - 1) / kDepth;
   }
 
-  KCONV_HOST_DEVICE void Begin(int64_t block, State* state) const {
+  KCONV_HOST_DEVICE void Begin(int64_t block, int index, State* state) const {
     const int64_t slice = SliceOf(block);
     const int64_t column = block % BlocksAcross() * kColumns;
     block /= BlocksAcross();
     const int64_t row = block % BlocksDown() * kRows;
     const int64_t product = block / BlocksDown() % p.batch;
     const int64_t first = slice * p.slice_depth;
-    state->a = p.a + product * p.a_batch + first * p.a_row + row;
-    state->b = p.b + product * p.b_batch + first * p.b_row + column;
+    state->a = p.a + product * p.a_batch + row +
+               (first + Fours<kRows>::Line(index)) * p.a_row +
+               Fours<kRows>::At(index);
+    state->b = p.b + product * p.b_batch + column +
+               (first + Fours<kColumns>::Line(index)) * p.b_row +
+               Fours<kColumns>::At(index);
     state->c =
         p.c + slice * p.c_slice + product * p.c_batch + row * p.c_row + column;
     const int64_t rows = p.rows - row, columns = p.columns - column;
@@ -119,28 +123,40 @@ struct GemmKernel {
     state->depth = DepthOf(slice);
   }
 
-  KCONV_HOST_DEVICE void Load(int64_t step, int index, const State& state,
-                              float* to) const {
-    const int64_t first = step * kDepth;
-    LoadFactor<kRows>(state.a, p.a_row, first, state.depth, state.rows, index,
-                      to);
-    LoadFactor<kColumns>(state.b, p.b_row, first, state.depth, state.columns,
-                         index, to + kDepth * kRows);
-  }
-
+  // Which fours of a factor [kDepth][kWidth] a thread copies: of every
+  // kApart-th line, at the same place.
   template <int kWidth>
-  KCONV_HOST_DEVICE static void LoadFactor(const float* from, int64_t row,
-                                           int64_t first, int64_t depth,
-                                           int width, int index, float* to) {
-    constexpr int kFours = kDepth * kWidth / 4;
-    static_assert(kFours % kMostThreads == 0, "Threads have equal shares.");
-    KCONV_UNROLL
-    for (int i = 0; i < kFours / kMostThreads; ++i) {
-      const int four = index + i * kMostThreads;
-      const int d = four / (kWidth / 4), at = four % (kWidth / 4) * 4;
-      StartCopy(from + (first + d) * row + at, first + d < depth && at < width,
-                to + d * kWidth + at);
+  struct Fours {
+    static constexpr int kOfLine = kWidth / 4;
+    static constexpr int kApart = kMostThreads / kOfLine;
+    static_assert(kMostThreads % kOfLine == 0 && kDepth % kApart == 0,
+                  "Threads have equal shares.");
+    KCONV_HOST_DEVICE static int Line(int index) { return index / kOfLine; }
+    KCONV_HOST_DEVICE static int At(int index) { return index % kOfLine * 4; }
+
+    // `from` is the thread's first, of `depth` lines of `width`.
+    KCONV_HOST_DEVICE static void Copy(const float* from, int64_t row,
+                                       int64_t depth, int width, int index,
+                                       float* to) {
+      const int line = Line(index), at = At(index);
+      const bool exists = at < width;
+      to += line * kWidth + at;
+      KCONV_UNROLL
+      for (int i = 0; i < kDepth; i += kApart) {
+        StartCopy(from, exists && line + i < depth, to + i * kWidth);
+        from += kApart * row;
+      }
     }
+  };
+
+  // `depth` is left.
+  KCONV_HOST_DEVICE void Load(int64_t depth, int index, State* state,
+                              float* to) const {
+    Fours<kRows>::Copy(state->a, p.a_row, depth, state->rows, index, to);
+    Fours<kColumns>::Copy(state->b, p.b_row, depth, state->columns, index,
+                          to + kDepth * kRows);
+    state->a += kDepth * p.a_row;
+    state->b += kDepth * p.b_row;
   }
 
   // A warp has 64 x 32 sums; a thread's lie in two runs of four along both, so

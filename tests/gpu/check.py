@@ -6,10 +6,12 @@
 import argparse
 import sys
 import time
+from types import SimpleNamespace
 
 import device
 import numpy as np
 import reference
+import tiling
 
 PASSES = device.interface.PASSES
 
@@ -76,6 +78,22 @@ DEPTHWISE_LARGE = [
     depthwise((28, 28), 13, 64, 4),
     depthwise((56, 56), 31, 32, 2),
     depthwise((33, 60), 31, 16, 2, stride=2),
+]
+WINOGRAD = [
+    case((8, 16), (3, 3), 16, 32, 2, padding=SAME),
+    case((9, 11), (3, 3), 12, 40, 2),
+    case((10, 13), (3, 3), 17, 70, padding=((0, 2), (3, 1))),
+    case((5, 4), (3, 3), 5, 6, padding=((4, 3), (5, 7))),
+    case((7, 8), (3, 3), 64, 66, 3, 2, padding=SAME),
+    case((6, 5), (3, 3), 4, 8, 0, padding=SAME),
+]
+# Slices of tiles, and more blocks than run at a time.
+WINOGRAD_LARGE = [
+    case((56, 56), (3, 3), 64, 64, 16, padding=SAME),
+    case((30, 31), (3, 3), 130, 200, 20, padding=SAME),
+    case((14, 14), (3, 3), 512, 512, 8, padding=SAME),
+    case((28, 28), (3, 3), 96, 90, 4, 2, padding=SAME),
+    case((61, 67), (3, 3), 3, 32, 4, padding=((2, 0), (1, 2))),
 ]
 
 
@@ -160,6 +178,15 @@ def run(gpu, native, algorithm, words, pass_, dtype, a, b, bias=None, linear="li
     return results[0], results[0].tobytes() == results[1].tobytes()
 
 
+def magnitude_of(algorithm, words, pass_, a, b, of_plain_sum):
+    """The measure of an algorithm's errors: the plain sum's, or that of its tiles."""
+    if tiling.is_strict(algorithm):
+        return of_plain_sum
+    one = SimpleNamespace(**words)
+    largest = tiling.magnitude(algorithm, one, pass_, a, b)
+    return np.full_like(of_plain_sum, largest)
+
+
 def check(gpu, native, algorithm, words, pass_, dtype, seed):
     """Raises an AssertionError where a kernel is wrong."""
     rng, kind, shapes = np.random.default_rng(seed), types()[dtype], shapes_of(words)
@@ -167,7 +194,8 @@ def check(gpu, native, algorithm, words, pass_, dtype, seed):
         rng.standard_normal(shapes[place], np.float32).astype(kind)
         for place in PLACES[pass_][:2]
     )
-    magnitude = exact(words, pass_, np.abs(a), np.abs(b))
+    of_plain_sum = exact(words, pass_, np.abs(a), np.abs(b))
+    magnitude = magnitude_of(algorithm, words, pass_, a, b, of_plain_sum)
     expected = exact(words, pass_, a, b)
     result, same = run(gpu, native, algorithm, words, pass_, dtype, a, b)
     reference.assert_accurate(result, expected, magnitude)
@@ -187,7 +215,7 @@ def check(gpu, native, algorithm, words, pass_, dtype, seed):
             reference.finish(magnitude, wide, "linear", words["layout"]),
         )
     if gpu.__class__ is device.Torch and dtype != "bfloat16" and expected.size:
-        compare_with_cudnn(gpu, words, pass_, a, b, expected, magnitude)
+        compare_with_cudnn(gpu, words, pass_, a, b, expected, of_plain_sum)
 
 
 def compare_with_cudnn(gpu, words, pass_, a, b, expected, magnitude):
@@ -249,10 +277,18 @@ def main():
     gpu, native = device.find(), device.library()
     print(f"{gpu.gpu}, {gpu.name}", flush=True)
     table = {"direct": DIRECT, "depthwise": DEPTHWISE}
+    for algorithm in ("winograd:f2", "winograd:f4"):
+        table[algorithm] = WINOGRAD if small else WINOGRAD + WINOGRAD_LARGE
     if not small:
         table["direct"] = table["direct"] + DIRECT_LARGE + DEPTHWISE
         table["depthwise"] = table["depthwise"] + DEPTHWISE_LARGE
-    dtypes = {"direct": list(types()), "depthwise": ["float32", "float16", "bfloat16"]}
+    of_halves = ["float32", "float16", "bfloat16"]
+    dtypes = {
+        "direct": list(types()),
+        "depthwise": of_halves,
+        "winograd:f2": of_halves,
+        "winograd:f4": ["float32"],
+    }
     checks = failures = 0
     for algorithm, cases in table.items():
         start, before = time.perf_counter(), checks
