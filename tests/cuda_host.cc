@@ -9,6 +9,7 @@
 
 #include "algorithms/depthwise/cuda_run.h"
 #include "algorithms/direct/cuda_run.h"
+#include "algorithms/winograd/cuda_run.h"
 #include "cuda/algorithms.h"
 #include "cuda/kconv_cuda.h"
 #include "cuda/problem.h"
@@ -64,12 +65,17 @@ const char* Record(const Problem& problem, cuda::Launch* most) {
 }
 
 // The algorithms of csrc/cuda/algorithms.cc, by what their cuda_*.h have.
-#define KCONV_TWINS(X)                                   \
-  X(Depthwise, "depthwise", depthwise::CudaRefusal,      \
-    depthwise::CudaWorkspaceBytes, depthwise::CudaRunBy) \
-  X(Direct, "direct", nullptr, direct::CudaWorkspaceBytes, direct::CudaRunBy)
+#define KCONV_TWINS(X)                                                        \
+  X(Depthwise, "depthwise", depthwise::CudaRefusal,                           \
+    depthwise::CudaWorkspaceBytes, depthwise::CudaRunBy, true)                \
+  X(Winograd4, "winograd:f4", winograd::CudaRefusal<4>,                       \
+    winograd::CudaWorkspaceBytes<4>, winograd::CudaRunBy<4>, false)           \
+  X(Winograd2, "winograd:f2", winograd::CudaRefusal<2>,                       \
+    winograd::CudaWorkspaceBytes<2>, winograd::CudaRunBy<2>, false)           \
+  X(Direct, "direct", nullptr, direct::CudaWorkspaceBytes, direct::CudaRunBy, \
+    true)
 
-#define KCONV_TWIN(Twin, name, refuse, workspace, run)                   \
+#define KCONV_TWIN(Twin, name, refuse, workspace, run, strict)           \
   struct Twin {                                                          \
     static int64_t Workspace(const Problem& problem) {                   \
       return workspace(problem);                                         \
@@ -94,8 +100,8 @@ constexpr Recording kRecordings[] = {KCONV_TWINS(KCONV_RECORDING)};
 
 namespace kconv::cuda {
 
-#define KCONV_GPU_ALGORITHM(Twin, name, refuse, workspace, run) \
-  {name, refuse, host::Twin::Workspace, host::RunOnHost<host::Twin>},
+#define KCONV_GPU_ALGORITHM(Twin, name, refuse, workspace, run, strict) \
+  {name, refuse, host::Twin::Workspace, host::RunOnHost<host::Twin>, strict},
 const GpuAlgorithm kGpuAlgorithms[] = {
     KCONV_TWINS(KCONV_GPU_ALGORITHM){nullptr, nullptr, nullptr, nullptr}};
 

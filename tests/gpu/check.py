@@ -7,10 +7,12 @@ no cuDNN, whose kernels are not what that is to judge.
 import argparse
 import sys
 import time
+from types import SimpleNamespace
 
 import device
 import numpy as np
 import reference
+import tiling
 
 PASSES = device.interface.PASSES
 
@@ -82,6 +84,22 @@ DEPTHWISE_LARGE = [
     depthwise((28, 28), 13, 64, 4),
     depthwise((56, 56), 31, 32, 2),
     depthwise((33, 60), 31, 16, 2, stride=2),
+]
+WINOGRAD = [
+    case((8, 16), (3, 3), 16, 32, 2, padding=SAME),
+    case((9, 11), (3, 3), 12, 40, 2),
+    case((10, 13), (3, 3), 17, 70, padding=((0, 2), (3, 1))),
+    case((5, 4), (3, 3), 5, 6, padding=((4, 3), (5, 7))),
+    case((7, 8), (3, 3), 64, 66, 3, 2, padding=SAME),
+    case((6, 5), (3, 3), 4, 8, 0, padding=SAME),
+]
+# Slices of tiles, and more blocks than run at a time.
+WINOGRAD_LARGE = [
+    case((56, 56), (3, 3), 64, 64, 16, padding=SAME),
+    case((30, 31), (3, 3), 130, 200, 20, padding=SAME),
+    case((14, 14), (3, 3), 512, 512, 8, padding=SAME),
+    case((28, 28), (3, 3), 96, 90, 4, 2, padding=SAME),
+    case((61, 67), (3, 3), 3, 32, 4, padding=((2, 0), (1, 2))),
 ]
 
 
@@ -170,6 +188,15 @@ def run(gpu, native, algorithm, words, pass_, a, b, bias=None, shift=0, **more):
     return gpu.get(written, (shift + count,), a.dtype)[shift:].reshape(shape)
 
 
+def magnitude_of(algorithm, words, pass_, a, b, of_plain_sum):
+    """The measure of an algorithm's errors: the plain sum's, or that of its tiles."""
+    if tiling.is_strict(algorithm):
+        return of_plain_sum
+    one = SimpleNamespace(**words)
+    largest = tiling.magnitude(algorithm, one, pass_, a, b)
+    return np.full_like(of_plain_sum, largest)
+
+
 def check(gpu, native, algorithm, words, pass_, dtype, seed, cudnn=True):
     """Raises an AssertionError where a kernel is wrong.
 
@@ -180,7 +207,8 @@ def check(gpu, native, algorithm, words, pass_, dtype, seed, cudnn=True):
         rng.standard_normal(shapes[place], np.float32).astype(kind)
         for place in PLACES[pass_][:2]
     )
-    magnitude = exact(words, pass_, np.abs(a), np.abs(b))
+    of_plain_sum = exact(words, pass_, np.abs(a), np.abs(b))
+    magnitude = magnitude_of(algorithm, words, pass_, a, b, of_plain_sum)
     expected = exact(words, pass_, a, b)
     what = (gpu, native, algorithm, words, pass_, a, b)
     result = run(*what)
@@ -202,7 +230,7 @@ def check(gpu, native, algorithm, words, pass_, dtype, seed, cudnn=True):
         )
     if not cudnn or dtype == "bfloat16" or 0 in shapes[0] + shapes[2]:
         return False
-    return compare_with_cudnn(gpu, words, pass_, a, b, expected, magnitude)
+    return compare_with_cudnn(gpu, words, pass_, a, b, expected, of_plain_sum)
 
 
 def compare_with_cudnn(gpu, words, pass_, a, b, expected, magnitude):
@@ -265,13 +293,22 @@ def main():
     cudnn = isinstance(gpu, device.Torch) and not small
     print(f"{gpu.gpu}, {gpu.name}", flush=True)
     table = {"direct": DIRECT, "depthwise": DEPTHWISE}
+    for algorithm in ("winograd:f2", "winograd:f4"):
+        table[algorithm] = WINOGRAD if small else WINOGRAD + WINOGRAD_LARGE
     if not small:
         table["direct"] = table["direct"] + DIRECT_LARGE + DEPTHWISE
         table["depthwise"] = table["depthwise"] + DEPTHWISE_LARGE
-    dtypes = {"direct": list(types()), "depthwise": ["float32", "float16", "bfloat16"]}
+    of_halves = ["float32", "float16", "bfloat16"]
+    dtypes = {
+        "direct": list(types()),
+        "depthwise": of_halves,
+        "winograd:f2": of_halves,
+        "winograd:f4": ["float32"],
+    }
     if small:
         # Of two bytes and of four, whose loads have lengths of their own.
-        dtypes = {"direct": ["float32"], "depthwise": ["float32", "float16"]}
+        dtypes = {name: of[:2] for name, of in dtypes.items()}
+        dtypes["direct"] = ["float32"]
     checks = failures = compared = 0
     for algorithm, cases in table.items():
         start, before = time.perf_counter(), checks
