@@ -136,12 +136,16 @@ struct CudaCollect {
                            channel / offset_group_channels * cells;
     Element* to =
         gradient + ((image * height + y) * width + begin) * channels + channel;
+    // Where row 0 of the gradients by values would lie.
+    const int64_t values_at =
+        channel - values.first_channel -
+        values.first_pixel * values.taps * values.channels;
     Sum here[kCount] = {}, next[kCount] = {};
-    for (int64_t x = begin - 1; x < end; ++x) {
-      // The cell of (y, x), and the one above.
-      const int64_t cell = y * width + x + width + 1;
-      Collect<0>(start + cell, channel, here, next);
-      Collect<2>(start + cell - width, channel, here, next);
+    // The cell of the pixel, and the one above.
+    start += y * width + begin + width;
+    for (int64_t x = begin - 1; x < end; ++x, ++start) {
+      Collect<0>(start, values_at, here, next);
+      Collect<2>(start - width, values_at, here, next);
       if (x >= begin) {
         Store(here, to);
         to += channels;
@@ -157,18 +161,19 @@ struct CudaCollect {
  private:
   // Adds what a cell gives by its corners kCorner and kCorner + 1.
   template <int kCorner>
-  KCONV_HOST_DEVICE void Collect(const int32_t* start, int64_t channel,
+  KCONV_HOST_DEVICE void Collect(const int32_t* start, int64_t values_at,
                                  Sum* left, Sum* right) const {
     const int32_t end = start[1];
     for (int32_t i = start[0]; i < end; ++i) {
-      const CudaTouch<Sum> touch = touches[i];
+      const CudaTouch<Sum>& touch = touches[i];
       const Sum to_left = touch.weight[kCorner];
       const Sum to_right = touch.weight[kCorner + 1];
+      const Sum mask = touch.mask;
       Sum by_value[kCount];
-      Load(values.At(touch.row, channel), by_value);
+      Load(values.data + (touch.row * values.channels + values_at), by_value);
       KCONV_UNROLL
       for (int j = 0; j < kCount; ++j) {
-        const Sum masked = touch.mask * by_value[j];
+        const Sum masked = mask * by_value[j];
         if (to_left != 0) left[j] += to_left * masked;
         if (to_right != 0) right[j] += to_right * masked;
       }

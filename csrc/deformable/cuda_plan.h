@@ -29,10 +29,13 @@ inline const char* CudaRefusal(const DeformProblem& problem) {
   // Factors first: a product of two small ones does not overflow.
   const bool small =
       height < kMost && width < kMost && (height + 1) * width < kMost &&
-      s.in_channels < kMost && s.KernelTaps() < kMost &&
+      s.in_channels < kMost && s.out_channels < kMost &&
       shape.offset_groups * ((height + 1) * width + 1) < kMost &&
-      s.KernelTaps() * s.GroupInChannels() < kMost && shape.Pixels() < kMost &&
-      shape.Points() < kMost && shape.Pixels() * shape.Points() < kMost;
+      s.KernelTaps() < kMost && s.KernelTaps() * s.GroupInChannels() < kMost &&
+      shape.Pixels() < kMost && shape.Points() < kMost &&
+      shape.Pixels() * shape.Points() < kMost &&
+      // So many blocks can be numbered.
+      s.OutputElements() < kMost << 10 && s.FilterElements() < kMost << 10;
   return small ? nullptr
                : "deformable convolution on GPUs takes sizes below 2^30: of "
                  "the samples in all, of the pixels of an image times the "

@@ -85,20 +85,15 @@ struct CudaPoints {
       end = values.first_channel + values.channels;
     }
     for (int64_t c = begin + lane * kCount; c < end; c += kLanes * kCount) {
-      Sum by_value[kCount], corner[kCorners][kCount];
+      Sum by_value[kCount];
       Load(values.At(p.row, c), by_value);
       KCONV_UNROLL
       for (int k = 0; k < kCorners; ++k) {
+        if (!(s.inside >> k & 1)) continue;
+        Sum corner[kCount];
+        Load(input + (CornerPixel(s.at, k, width) * channels + c), corner);
         KCONV_UNROLL
-        for (int j = 0; j < kCount; ++j) corner[k][j] = 0;
-        if (s.inside >> k & 1) {
-          Load(input + (CornerPixel(s.at, k, width) * channels + c), corner[k]);
-        }
-      }
-      KCONV_UNROLL
-      for (int k = 0; k < kCorners; ++k) {
-        KCONV_UNROLL
-        for (int j = 0; j < kCount; ++j) dot[k] += by_value[j] * corner[k][j];
+        for (int j = 0; j < kCount; ++j) dot[k] += by_value[j] * corner[j];
       }
     }
   }

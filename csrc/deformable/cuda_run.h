@@ -26,6 +26,9 @@
 
 namespace kconv::deformable {
 
+// A size that CudaRefusal has bounded.
+inline int32_t Small(int64_t size) { return static_cast<int32_t>(size); }
+
 // Launches kernels one after the other, until one fails.
 template <typename Launcher>
 class CudaQueue {
@@ -81,11 +84,9 @@ class CudaPass {
     sampler.width = conv_.input[2];
     sampler.taps = conv_.KernelTaps();
     sampler.points = shape_.Points();
-    sampler.group_channels = static_cast<int32_t>(conv_.GroupInChannels());
-    sampler.offset_group_channels =
-        static_cast<int32_t>(shape_.OffsetGroupChannels());
-    sampler.columns =
-        static_cast<int32_t>(conv_.KernelTaps() * conv_.GroupInChannels());
+    sampler.group_channels = Small(conv_.GroupInChannels());
+    sampler.offset_group_channels = Small(shape_.OffsetGroupChannels());
+    sampler.columns = Small(conv_.KernelTaps() * conv_.GroupInChannels());
     sampler.whole = WholeChannels({args_.input});
     return sampler;
   }
@@ -145,14 +146,14 @@ class CudaForwardPass : public CudaPass<Element> {
     CudaForward<Element> kernel;
     kernel.tile = plan_.tiling.tile;
     kernel.sampler = this->Sampler();
-    kernel.pixels = this->shape_.Pixels();
-    kernel.groups = conv.groups;
-    kernel.row_tiles = plan_.tiling.row_tiles;
-    kernel.column_tiles = plan_.tiling.column_tiles;
-    kernel.slices = plan_.slices.count;
-    kernel.slice_columns = plan_.slices.size;
-    kernel.filters = conv.out_channels;
-    kernel.group_filters = conv.GroupOutChannels();
+    kernel.pixels = Small(this->shape_.Pixels());
+    kernel.groups = Small(conv.groups);
+    kernel.row_tiles = Small(plan_.tiling.row_tiles);
+    kernel.column_tiles = Small(plan_.tiling.column_tiles);
+    kernel.slices = Small(plan_.slices.count);
+    kernel.slice_columns = Small(plan_.slices.size);
+    kernel.filters = Small(conv.out_channels);
+    kernel.group_filters = Small(conv.GroupOutChannels());
     kernel.whole = this->WholeFilters({args.filter, args.result});
     kernel.filter = static_cast<const Element*>(args.filter);
     kernel.bias = static_cast<const Element*>(args.bias);
@@ -197,14 +198,14 @@ class CudaFilterPass : public CudaPass<Element> {
     CudaFilter<Element> kernel;
     kernel.tile = plan_.tiling.tile;
     kernel.sampler = this->Sampler();
-    kernel.pixels = this->shape_.Pixels();
-    kernel.groups = conv.groups;
-    kernel.row_tiles = plan_.tiling.row_tiles;
-    kernel.column_tiles = plan_.tiling.column_tiles;
-    kernel.slices = plan_.slices.count;
-    kernel.slice_pixels = plan_.slices.size;
-    kernel.filters = conv.out_channels;
-    kernel.group_filters = conv.GroupOutChannels();
+    kernel.pixels = Small(this->shape_.Pixels());
+    kernel.groups = Small(conv.groups);
+    kernel.row_tiles = Small(plan_.tiling.row_tiles);
+    kernel.column_tiles = Small(plan_.tiling.column_tiles);
+    kernel.slices = Small(plan_.slices.count);
+    kernel.slice_pixels = Small(plan_.slices.size);
+    kernel.filters = Small(conv.out_channels);
+    kernel.group_filters = Small(conv.GroupOutChannels());
     kernel.whole = this->WholeFilters({args.output, args.result});
     kernel.upstream = static_cast<const Element*>(args.output);
     kernel.gradient = static_cast<Element*>(args.result);
@@ -311,23 +312,23 @@ class CudaImagePass : public CudaPass<Element> {
     values.first_channel = pieces_.FirstGroup(slice) * conv.GroupInChannels() +
                            pieces_.Skipped(slice);
     values.channels = pieces_.Groups(slice) * pieces_.GroupChannels(slice);
-    values.taps = conv.KernelTaps();
+    values.taps = Small(conv.KernelTaps());
 
     CudaValueGradient<Element> product;
     product.values = values;
-    product.groups = pieces_.Groups(slice);
-    product.group_channels = pieces_.GroupChannels(slice);
-    product.first_group = pieces_.FirstGroup(slice);
-    product.all_group_channels = conv.GroupInChannels();
-    product.skipped_channels = pieces_.Skipped(slice);
+    product.groups = Small(pieces_.Groups(slice));
+    product.group_channels = Small(pieces_.GroupChannels(slice));
+    product.first_group = Small(pieces_.FirstGroup(slice));
+    product.all_group_channels = Small(conv.GroupInChannels());
+    product.skipped_channels = Small(pieces_.Skipped(slice));
     const CudaTiling<Sum> tiling(values.pixels,
-                                 values.taps * product.group_channels,
+                                 int64_t{values.taps} * product.group_channels,
                                  product.groups, kCudaWantedBlocks);
     product.tile = tiling.tile;
-    product.row_tiles = tiling.row_tiles;
-    product.column_tiles = tiling.column_tiles;
-    product.filters = conv.out_channels;
-    product.group_filters = conv.GroupOutChannels();
+    product.row_tiles = Small(tiling.row_tiles);
+    product.column_tiles = Small(tiling.column_tiles);
+    product.filters = Small(conv.out_channels);
+    product.group_filters = Small(conv.GroupOutChannels());
     product.whole = this->WholeFilters({args.filter, args.output});
     product.whole_values = this->WholeChannels({});
     product.upstream = static_cast<const Element*>(args.output);
