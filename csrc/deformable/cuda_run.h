@@ -67,8 +67,8 @@ class CudaPass {
   CudaLocate<Element> Locate() const {
     CudaLocate<Element> kernel = {};
     kernel.window = WindowOf(shape_);
-    kernel.taps = conv_.KernelTaps();
-    kernel.count = shape_.Pixels() * shape_.Points();
+    kernel.taps = Small(conv_.KernelTaps());
+    kernel.count = Small(shape_.Pixels() * shape_.Points());
     kernel.offsets = static_cast<const Element*>(args_.offsets);
     kernel.mask =
         problem_.mask ? static_cast<const Element*>(args_.mask) : nullptr;
@@ -291,9 +291,12 @@ class CudaImagePass : public CudaPass<Element> {
       pass.cells = sorted_[to];
       pass.numbers = numbers_[to];
     }
-    const CudaTouchSamples<Sum> touch = {
-        count,        this->conv_.KernelTaps(), this->shape_.offset_groups,
-        pass.numbers, this->samples_,           touches_};
+    const CudaTouchSamples<Sum> touch = {count,
+                                         Small(this->conv_.KernelTaps()),
+                                         Small(this->shape_.offset_groups),
+                                         pass.numbers,
+                                         this->samples_,
+                                         touches_};
     queue->Put(touch);
     queue->Put(
         CudaCellStarts{batch, of_image_, all_cells_, pass.cells, starts_});
@@ -307,11 +310,13 @@ class CudaImagePass : public CudaPass<Element> {
     const auto& args = this->args_;
     CudaValues<Sum> values;
     values.data = values_;
-    values.first_pixel = image * conv.OutputPixels();
-    values.pixels = images * conv.OutputPixels();
-    values.first_channel = pieces_.FirstGroup(slice) * conv.GroupInChannels() +
-                           pieces_.Skipped(slice);
-    values.channels = pieces_.Groups(slice) * pieces_.GroupChannels(slice);
+    values.first_pixel = Small(image * conv.OutputPixels());
+    values.pixels = Small(images * conv.OutputPixels());
+    values.first_channel =
+        Small(pieces_.FirstGroup(slice) * conv.GroupInChannels() +
+              pieces_.Skipped(slice));
+    values.channels =
+        Small(pieces_.Groups(slice) * pieces_.GroupChannels(slice));
     values.taps = Small(conv.KernelTaps());
 
     CudaValueGradient<Element> product;
@@ -348,14 +353,14 @@ class CudaImagePass : public CudaPass<Element> {
     const auto& conv = this->conv_;
     CudaPoints<Element, kCount> points;
     points.values = values;
-    points.offset_groups = this->shape_.offset_groups;
-    points.offset_group_channels = this->shape_.OffsetGroupChannels();
+    points.offset_groups = Small(this->shape_.offset_groups);
+    points.offset_group_channels = Small(this->shape_.OffsetGroupChannels());
     points.first_group = values.first_channel / points.offset_group_channels;
     points.groups = (values.first_channel + values.channels - 1) /
                         points.offset_group_channels -
                     points.first_group + 1;
-    points.channels = conv.in_channels;
-    points.width = conv.input[2];
+    points.channels = Small(conv.in_channels);
+    points.width = Small(conv.input[2]);
     points.input = this->Input();
     points.samples = this->samples_;
     points.gradients = gradients_;
@@ -363,14 +368,14 @@ class CudaImagePass : public CudaPass<Element> {
     if (conv.InputElements() == 0) return;
     CudaCollect<Element, kCount> collect;
     collect.values = values;
-    collect.first_image = image;
-    collect.images = images;
-    collect.height = conv.input[1];
-    collect.width = conv.input[2];
-    collect.channels = conv.in_channels;
-    collect.offset_groups = this->shape_.offset_groups;
-    collect.offset_group_channels = this->shape_.OffsetGroupChannels();
-    collect.cells = cells_;
+    collect.first_image = Small(image);
+    collect.images = Small(images);
+    collect.height = Small(conv.input[1]);
+    collect.width = Small(conv.input[2]);
+    collect.channels = Small(conv.in_channels);
+    collect.offset_groups = Small(this->shape_.offset_groups);
+    collect.offset_group_channels = Small(this->shape_.OffsetGroupChannels());
+    collect.cells = Small(cells_);
     collect.touches = touches_;
     collect.starts = starts_;
     collect.gradient = static_cast<Element*>(this->args_.result);

@@ -18,14 +18,14 @@ namespace kconv::deformable {
 template <typename Sum>
 struct CudaValues {
   Sum* data;
-  int64_t first_pixel, pixels;
-  int64_t first_channel, channels;
+  int32_t first_pixel, pixels;
+  int32_t first_channel, channels;
   int32_t taps;
 
   // Of pixel x taps + tap, pixels numbered through the batch.
-  KCONV_HOST_DEVICE Sum* At(int64_t row, int64_t channel) const {
-    return data + (row - first_pixel * taps) * channels + channel -
-           first_channel;
+  KCONV_HOST_DEVICE Sum* At(int32_t row, int32_t channel) const {
+    return data + int64_t{row - first_pixel * taps} * channels +
+           (channel - first_channel);
   }
 };
 
@@ -92,7 +92,7 @@ struct CudaValueGradient {
     const int32_t first = (first_group + p.group) * group_filters + depth;
     const int32_t rest = group_filters - depth;
     const Element* rows =
-        upstream + (values.first_pixel + p.pixel) * filters + first;
+        upstream + int64_t{values.first_pixel + p.pixel} * filters + first;
     FillTurned(thread, tile.Rows(), tile.RowFactor(shared, buffer),
                [&](int row, int step, Sum* value) {
                  LoadFour(rows + int64_t{row} * filters + step,
@@ -136,7 +136,7 @@ struct CudaValueGradient {
     constexpr int kSide = CudaSums<Sum>::kSide;
     const int32_t column = Opaque(p.column + tile.ColumnAt(thread, j));
     if (column >= Columns()) return;
-    const int64_t of_pixel = values.taps * values.channels;
+    const int64_t of_pixel = int64_t{values.taps} * values.channels;
     KCONV_UNROLL
     for (int run = 0; run < kSide; run += 4) {
       const int32_t pixel = Opaque(p.pixel + tile.RowAt(thread, run));
@@ -156,8 +156,8 @@ struct CudaValueGradient {
   // A column of a group of the slice among all of a pixel.
   KCONV_HOST_DEVICE int32_t ColumnAt(int32_t group, int32_t column) const {
     const int32_t tap = column / group_channels;
-    return tap * static_cast<int32_t>(values.channels) +
-           group * group_channels + (column - tap * group_channels);
+    return tap * values.channels + group * group_channels +
+           (column - tap * group_channels);
   }
 };
 
