@@ -72,7 +72,8 @@ std::string KeyOf(const Problem& problem) {
     key += (i > first ? "," : "") + std::to_string(s.pad_before[i]) + "+" +
            std::to_string(s.pad_after[i]);
   }
-  return key + " groups=" + std::to_string(s.groups);
+  key += " groups=" + std::to_string(s.groups);
+  return problem.device == Device::kGpu ? key + " device=gpu" : key;
 }
 
 void SetChoices(const MeasuredChoices& choices) {

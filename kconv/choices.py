@@ -50,16 +50,17 @@ def location():
 
 
 def machine():
-    """Describes the processor, as far as it decides what is fastest.
+    """Describes the processor, and the GPU where kconv uses one.
 
     Returns:
         A dictionary of strings and ints, that a section is known by.
     """
-    from kconv import native, system
+    from kconv import gpu, native, runtime, system
 
     cpu = native.core().cpu_info()
     caches = {name: cpu[name] for name in ("l1d", "l2", "l3")}
-    return {"processor": system.processor_name(), "isa": cpu["isa"], **caches}
+    found = {"processor": system.processor_name(), "isa": cpu["isa"], **caches}
+    return found | ({"gpu": runtime.gpu_name()} if gpu.is_used() else {})
 
 
 def versions():
@@ -118,7 +119,7 @@ def save(found, threads):
 
     Args:
         found: A dictionary from keys of problems to what `entry` returns.
-        threads: Int.
+        threads: Int, 0 on a GPU.
 
     Returns:
         The path of the file, or None where it cannot be written, which is a warning, or
@@ -230,7 +231,7 @@ def _checked(section):
         plain = all(type(v) in (str, int) for one in flat for v in one.values())
         named = section["accuracy"] in ("fast", "strict")
         threads = section["threads"]
-        counted = type(threads) is int and 0 < threads < 2**31
+        counted = type(threads) is int and 0 <= threads < 2**31
         limit = section["workspace_limit"]
         limited = limit is None or (type(limit) is int and limit >= 0)
         if not (plain and named and counted and limited):

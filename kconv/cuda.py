@@ -217,6 +217,14 @@ def driver_version(name=DRIVER):
     return version.value
 
 
+def algorithms(library):
+    """Returns the names of the algorithms that GPUs have, best first."""
+    names = []
+    while name := library.kconv_cuda_algorithm(len(names)):
+        names.append(name.decode())
+    return names
+
+
 def declared(library):
     """Returns `library` with the types of its functions."""
     name, one, text = ctypes.c_char_p, ctypes.POINTER(Problem), ctypes.c_char_p
@@ -229,6 +237,7 @@ def declared(library):
         ("driver_version", ctypes.c_int, ()),
         ("devices", ctypes.c_int, ()),
         ("algorithm", text, (ctypes.c_int,)),
+        ("is_strict", ctypes.c_int, (name,)),
         ("refuse", text, (name, one)),
         ("workspace", ctypes.c_int64, (name, one)),
         ("run", text, (name, one, arguments, ctypes.c_void_p)),

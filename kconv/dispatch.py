@@ -14,7 +14,7 @@ import typing
 
 import tensorflow as tf
 
-from kconv import builtin, native, runtime, settings
+from kconv import builtin, gpu, native, runtime, settings
 from kconv.epilogue import NO_EPILOGUE, Epilogue
 from kconv.operands import Operands, Outline, sizes_of
 from kconv.settings import AUTO, AUTO_STRICT
@@ -53,18 +53,26 @@ class Terms(typing.NamedTuple):
     Attributes:
         deterministic: Bool, whether results must not depend on the number of threads,
             nor on anything that was measured.
-        threads: Int, those within an operation.
+        threads: Int, those within an operation; 0 on a GPU.
         generation: `native.generation()`, which stands for limits and measurements.
+        device: String, `"cpu"` or `"gpu"`, where the problem is to be computed.
     """
 
     deterministic: bool = False
     threads: int = 1
     generation: int = 0
+    device: str = "cpu"
 
 
 def present_terms():
     """The `Terms` that hold now."""
-    return Terms(runtime.is_deterministic(), runtime.threads(), native.generation())
+    on_gpu = gpu.is_used()
+    return Terms(
+        runtime.is_deterministic(),
+        0 if on_gpu else runtime.threads(),
+        native.generation(),
+        "gpu" if on_gpu else "cpu",
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +82,7 @@ class Candidate:
     Attributes:
         algorithm: String, its name.
         refusal: String, the sentence why it does not take the problem, or None.
-        seconds: Float, its estimate on one core, or None.
+        seconds: Float, its estimate on one core, or None where there is none.
         workspace: Int, the bytes it needs beside its operands, or None where that is
             not known.
         multiplications: Float, those of its products, transforms aside, or None where
@@ -137,7 +145,7 @@ def why_stock(algorithm, dtype):
         if is_auto(algorithm):
             return sentence
         raise ValueError(f"{sentence} Received: algorithm={algorithm!r}, dtype={dtype}")
-    if is_auto(algorithm) and runtime.has_gpu():
+    if is_auto(algorithm) and runtime.has_gpu() and not gpu.is_used():
         return "A GPU is visible, and kconv's kernels run on the CPU only."
     if runtime.in_xla():
         return "XLA compiles this function, and cannot see into kconv's ops."
@@ -146,7 +154,7 @@ def why_stock(algorithm, dtype):
 
 # Entries are of kilobytes: where every call has another shape, so many would be growth.
 @functools.lru_cache(maxsize=256)
-def problem(pass_, spec, input_shape, kernel_shape, dtype):
+def problem(pass_, spec, input_shape, kernel_shape, dtype, device="cpu"):
     """Describes a problem to the core.
 
     Args:
@@ -155,6 +163,7 @@ def problem(pass_, spec, input_shape, kernel_shape, dtype):
         input_shape: Tuple of ints, all known.
         kernel_shape: Tuple of ints, all known.
         dtype: String, one of `DTYPES`.
+        device: String, `"cpu"` or `"gpu"`.
 
     Returns:
         A `kconv._core.Problem`.
@@ -176,6 +185,7 @@ def problem(pass_, spec, input_shape, kernel_shape, dtype):
         padding=spec.pads(size, kernel_size),
         layout=spec.data_format,
         dtype=dtype,
+        device=device,
     )
 
 
@@ -194,7 +204,12 @@ def candidates(pass_, spec, input_shape, kernel_shape, dtype, terms):
     Returns:
         A tuple of `Candidate`; the last one is stock's kernel.
     """
-    rows = problem(pass_, spec, input_shape, kernel_shape, dtype).explain(
+    asked = pass_, spec, input_shape, kernel_shape, dtype
+    if terms.device == "gpu":
+        key = problem(*asked, "gpu").key
+        choice = None if terms.deterministic else native.choices().get((0, key))
+        return tuple(Candidate(**row) for row in gpu.rows(*asked, choice))
+    rows = problem(*asked).explain(
         algorithm=spec.algorithm,
         threads=terms.threads,
         deterministic=terms.deterministic,
@@ -217,10 +232,15 @@ def best(rows):
     """Returns the `Candidate` that runs, or None if all refuse.
 
     It is the one that was measured to be the fastest, else that of the lowest estimate.
+    On a GPU, where there are no estimates, it is stock's kernel, or the first.
     """
     accepted = [row for row in rows if row.refusal is None]
     measured = [row for row in accepted if row.is_measured]
-    return min(measured or accepted, key=lambda row: row.seconds, default=None)
+    racing = measured or accepted
+    if any(row.seconds is None for row in racing):
+        stock = [row for row in racing if row.algorithm == builtin.NAME]
+        return (stock or racing)[0]
+    return min(racing, key=lambda row: row.seconds, default=None)
 
 
 def known_shape(spec, input_shape, kernel_shape, batch=1, size=_ASSUMED_SIZE):
@@ -282,7 +302,8 @@ def _measured_for(pass_, spec, input_shape, kernel_shape, dtype, terms):
         return answers  # the candidates know
     shape = known_shape(spec, input_shape, kernel_shape)
     try:
-        wanted = problem(pass_, spec, shape, kernel_shape, dtype).key.split()
+        asked = pass_, spec, shape, kernel_shape, dtype, terms.device
+        wanted = problem(*asked).key.split()
     except ValueError:
         return answers
     for (threads, key), name in native.choices().items():
@@ -302,27 +323,6 @@ def _measured_for(pass_, spec, input_shape, kernel_shape, dtype, terms):
     return answers
 
 
-def prepare_filter(kernel, strides, groups, algorithm):
-    """Returns the prepared form of a kernel, or None where nothing has a use for it.
-
-    Args:
-        kernel: A tensor.
-        strides: Tuple of ints.
-        groups: Int.
-        algorithm: As in `ConvSpec`.
-
-    Returns:
-        A tensor of bytes, or None.
-    """
-    if why_stock(algorithm, kernel.dtype.name):
-        return None
-    prepared = native.ops().kconv_prepare_filter(
-        filter=kernel, strides=strides, groups=groups, algorithm=algorithm
-    )
-    # A graph does not know the size.
-    return None if prepared.shape.num_elements() == 0 else prepared
-
-
 def conv(spec, inputs, kernel, epilogue=NO_EPILOGUE, prepared=None, told=None):
     """Computes a convolution, each pass of it and of its gradients by its best kernel.
 
@@ -340,12 +340,12 @@ def conv(spec, inputs, kernel, epilogue=NO_EPILOGUE, prepared=None, told=None):
     """
     spec = settings.heeded(spec)
     dtype = inputs.dtype.name
-    if why_stock(spec.algorithm, dtype):
+    shapes = tuple(inputs.shape), tuple(kernel.shape)
+    if why_stock(spec.algorithm, dtype) or is_stock_on_gpu(spec, *shapes, dtype):
         return builtin.conv(spec, inputs, kernel, epilogue)
-    if not is_auto(spec.algorithm):
-        shapes = tuple(inputs.shape), tuple(kernel.shape)
-        if None not in spec.size(shapes[0]):  # else the op decides when it runs
-            check_not_refused("forward", spec, *shapes, dtype, told)
+    # Of unknown sizes the op decides when it runs.
+    if not is_auto(spec.algorithm) and None not in spec.size(shapes[0]):
+        check_not_refused("forward", spec, *shapes, dtype, told)
     return run("forward", spec, Operands(inputs, kernel), epilogue, prepared)
 
 
@@ -365,7 +365,9 @@ def conv_transpose(spec, image, inputs, kernel, epilogue=NO_EPILOGUE, told=None)
     """
     spec = settings.heeded(spec)
     dtype = inputs.dtype.name
-    if why_stock(spec.algorithm, dtype) or 0 in inputs.shape[1:]:
+    shape = tuple(image.shape)
+    by_stock = why_stock(spec.algorithm, dtype) or 0 in inputs.shape[1:]
+    if by_stock or is_stock_on_gpu(spec, shape, tuple(kernel.shape), dtype):
         result = builtin.conv_transpose(spec, image, inputs, kernel)
         return epilogue.apply(result, spec.data_format)
     several = kernel.shape[-2] == 1 and kernel.shape[-1] > spec.groups
@@ -374,7 +376,6 @@ def conv_transpose(spec, image, inputs, kernel, epilogue=NO_EPILOGUE, told=None)
         # The algorithm "depthwise", which these are for, refuses both together.
         plain = conv_transpose(spec, image, inputs, kernel, told=told)
         return epilogue.apply(plain, spec.data_format)
-    shape = tuple(image.shape)
     if not is_auto(spec.algorithm) and None not in spec.size(shape):
         check_not_refused(
             "input_gradient", spec, shape, tuple(kernel.shape), dtype, told
@@ -391,9 +392,17 @@ def conv_transpose(spec, image, inputs, kernel, epilogue=NO_EPILOGUE, told=None)
 def refusal(pass_, spec, input_shape, kernel_shape, dtype):
     """Returns why all that the algorithm of `spec` allows refuse a problem, or None."""
     shape = known_shape(spec, input_shape, kernel_shape)
-    rows = candidates(pass_, spec, shape, kernel_shape, dtype, Terms())
-    rows = allowed(rows, spec.algorithm)
-    return rows[0].refusal if best(rows) is None else None
+    # Where there is a GPU, TensorFlow places the op on one device or the other later.
+    devices = ("cpu", "gpu") if gpu.is_used() else ("cpu",)
+    sentences = []
+    for device in devices:
+        terms = Terms(device=device)
+        rows = candidates(pass_, spec, shape, kernel_shape, dtype, terms)
+        rows = allowed(rows, spec.algorithm)
+        if best(rows) is not None:
+            return None
+        sentences += [row.refusal for row in rows[:1]]
+    return sentences[0]
 
 
 def check_not_refused(pass_, spec, input_shape, kernel_shape, dtype, told=None):
@@ -402,6 +411,23 @@ def check_not_refused(pass_, spec, input_shape, kernel_shape, dtype, told=None):
     if sentence is not None:
         told = told or f"inputs.shape={input_shape}, kernel.shape={kernel_shape}"
         raise ValueError(f"{sentence} Received: algorithm={spec.algorithm!r}, {told}")
+
+
+def is_stock_on_gpu(spec, input_shape, kernel_shape, dtype):
+    """Whether a convolution and its gradients are left to stock's ops on a GPU.
+
+    Nothing is estimated there. So they are, unless a kernel of kconv's was measured to
+    be faster in a pass, and each of the others has a single stock kernel.
+    """
+    if not gpu.is_used() or not is_auto(spec.algorithm):
+        return False
+    terms = present_terms()
+    if terms.deterministic or None in kernel_shape:
+        return True
+    if any(builtin.refusal(pass_, spec, kernel_shape, dtype) for pass_ in PASSES):
+        return True
+    asked = spec, input_shape, kernel_shape, dtype, terms
+    return all(stock_takes(pass_, *asked) == Stock.ALWAYS for pass_ in PASSES)
 
 
 def takes_all_passes(spec, input_shape, kernel_shape, dtype):
@@ -522,6 +548,7 @@ def _prefers_stock(pass_, spec, operands):
         input_sizes=sizes_of(operands.input),
         filter_sizes=sizes_of(operands.filter),
         pass_name=pass_,
+        device="GPU" if gpu.is_used() else "CPU",
         T=operands.input.dtype,
         **spec.attributes,
     )

@@ -82,10 +82,20 @@ def explain(pass_, spec, input_shape, kernel_shape, dtype):
         chosen, reason = builtin.NAME, why_stock
     elif not dispatch.is_auto(asked):
         dispatch.check_not_refused(pass_, spec, shape, kernel_shape, dtype)
-        chosen = dispatch.best(dispatch.allowed(rows, asked)).algorithm
+        winner = dispatch.best(dispatch.allowed(rows, asked))
+        chosen = asked if winner is None else winner.algorithm
         reason = f"algorithm={asked!r} asks for it."
-        if chosen != asked:
-            reason = f"The lowest estimate of those that algorithm={asked!r} allows."
+        if winner is None:
+            reason += " The CPU takes it only, which the op must be placed on."
+        elif chosen != asked:
+            first = "first" if terms.device == "gpu" else "lowest estimate"
+            reason = f"The {first} of those that algorithm={asked!r} allows."
+    elif dispatch.is_stock_on_gpu(spec, input_shape, kernel_shape, dtype):
+        chosen = builtin.NAME
+        reason = (
+            "On a GPU nothing is estimated, and TensorFlow's ops run unless kconv.tune"
+            " measured that others are faster."
+        )
     else:
         allowed = dispatch.allowed(rows, spec.algorithm)
         winner = dispatch.best(allowed)

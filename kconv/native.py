@@ -15,7 +15,7 @@ import warnings
 
 import tensorflow as tf
 
-from kconv import __version__
+from kconv import __version__, cuda
 from kconv import choices as measured
 
 _FOLDER = pathlib.Path(__file__).resolve().parent
@@ -28,6 +28,7 @@ class _Parts:
     ops: types.ModuleType | None = None
     library: ctypes.CDLL | None = None
     why_missing: str | None = None
+    gpu: ctypes.CDLL | None = None
 
 
 _lock = threading.Lock()
@@ -47,6 +48,11 @@ def core():
 def ops():
     """Returns the module of TensorFlow op wrappers, or None. Implies `core()`."""
     return _load().ops
+
+
+def gpu():
+    """Returns the GPU library that the ops use, or None. Implies `ops()`."""
+    return _load().gpu
 
 
 def why_missing():
@@ -185,10 +191,31 @@ def _find():
     if why:
         return _Parts(core=core, why_missing=why)
     try:
-        return _Parts(core, tf.load_op_library(str(library)), _functions_of(library))
+        ops, functions = tf.load_op_library(str(library)), _functions_of(library)
     except (tf.errors.OpError, OSError) as error:
         why = f"kconv's op library cannot be loaded: {error}."
         return _Parts(core=core, why_missing=why)
+    return _Parts(core, ops, functions, gpu=_gpu_library(functions))
+
+
+def _gpu_library(functions):
+    """Has the ops run on GPUs as well, where that is asked for and possible."""
+    if os.environ.get("KCONV_GPU", "0") in ("", "0"):
+        return None
+    status = cuda.find(__version__)
+    why = status.why_missing
+    if why is None:
+        path = str(cuda.LIBRARY).encode()
+        error = functions.kconv_use_cuda(path, b"GPU")
+        why = error and f"{cuda.LIBRARY.name} cannot be used: {error.decode()}"
+    if why is not None:
+        warnings.warn(
+            f"KCONV_GPU asks for kconv's kernels on GPUs. {why} They run on the CPU "
+            "only.",
+            stacklevel=6,
+        )
+        return None
+    return status.library
 
 
 def _functions_of(path):
@@ -203,6 +230,8 @@ def _functions_of(path):
     ]
     library.kconv_set_workspace_limit.argtypes = [ctypes.c_int64]
     library.kconv_set_workspace_limit.restype = None
+    library.kconv_use_cuda.argtypes = [ctypes.c_char_p, ctypes.c_char_p]
+    library.kconv_use_cuda.restype = ctypes.c_char_p
     library.kconv_workspace_peak.restype = ctypes.c_int64
     library.kconv_reset_workspace_peak.restype = None
     return library

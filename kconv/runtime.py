@@ -63,6 +63,18 @@ def has_gpu():
     return bool(tf.config.get_visible_devices("GPU"))
 
 
+def gpu_name():
+    """Returns what the first GPU is called."""
+    (first, *_) = tf.config.get_visible_devices("GPU")
+    return tf.config.experimental.get_device_details(first).get("device_name", "")
+
+
+def synchronise():
+    """Waits until all that was put on a GPU is computed."""
+    if has_gpu():
+        tf.test.experimental.sync_devices()
+
+
 def threads():
     """How many threads TensorFlow has within an operation."""
     return tf.config.threading.get_intra_op_parallelism_threads() or _default_threads()

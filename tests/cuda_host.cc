@@ -16,6 +16,7 @@
 namespace kconv::host {
 
 Manner manner;
+std::atomic<int64_t> runs{0};
 
 namespace {
 
@@ -23,6 +24,7 @@ namespace {
 template <typename Twin>
 const char* RunOnHost(const Problem& problem, const ConvArgs& args,
                       void* workspace, void*) {
+  ++runs;
   const ConvShape& s = problem.shape;
   const int64_t size = SizeOf(problem.dtype), moved = manner.shift * size;
   void* tensors[] = {args.input, args.filter, args.output};
@@ -108,6 +110,8 @@ extern "C" {
 void kconv_host_manner(int backwards, int shift) {
   kconv::host::manner = {backwards != 0, shift};
 }
+
+int64_t kconv_host_runs() { return kconv::host::runs; }
 
 // The most blocks, threads and bytes of shared memory of what would be
 // launched. Null, or what no GPU would launch.

@@ -4,6 +4,7 @@
 #define KCONV_TESTS_CUDA_HOST_H_
 
 #include <algorithm>
+#include <atomic>
 #include <cstdint>
 #include <cstring>
 #include <memory>
@@ -103,6 +104,9 @@ struct Manner {
   int shift = 0;  // elements by which every tensor is moved off its alignment
 };
 extern Manner manner;
+
+// How often the library ran something.
+extern std::atomic<int64_t> runs;
 
 }  // namespace kconv::host
 

@@ -46,14 +46,20 @@ def build(folder):
     return path
 
 
-@functools.cache
-def library():
-    """Returns it, loaded; built once a process."""
-    with tempfile.TemporaryDirectory() as folder:
-        loaded = cuda.declared(ctypes.CDLL(str(build(folder))))
+def declared(path):
+    """Returns the library of a path, loaded."""
+    loaded = cuda.declared(ctypes.CDLL(str(path)))
     loaded.kconv_host_launch.restype = ctypes.c_char_p
     loaded.kconv_host_deform_launch.restype = ctypes.c_char_p
+    loaded.kconv_host_runs.restype = ctypes.c_int64
     return loaded
+
+
+@functools.cache
+def library():
+    """Returns it; built once a process."""
+    with tempfile.TemporaryDirectory() as folder:
+        return declared(build(folder))
 
 
 def problem_of(case, pass_, dtype="float32", **epilogue):

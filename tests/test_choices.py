@@ -161,7 +161,7 @@ def test_empty_file_is_a_new_one(path):
         {},
         section([]),
         section({}, threads="2"),
-        section({}, threads=0),
+        section({}, threads=-1),
         section({}, threads=True),
         section({}, threads=2**31),
         section({}, machine=None),

@@ -16,6 +16,7 @@ struct GpuAlgorithm {
   int64_t (*workspace)(const Problem&);
   const char* (*run)(const Problem&, const ConvArgs&, void* workspace,
                      void* stream);
+  bool is_strict = true;
 };
 
 // Ends with one that has no name.

@@ -9,6 +9,14 @@
 namespace kconv::cuda {
 namespace {
 
+// Null if there is none of that name.
+const GpuAlgorithm* Find(const char* name) {
+  for (const GpuAlgorithm* a = kGpuAlgorithms; a->name != nullptr; ++a) {
+    if (name != nullptr && std::strcmp(a->name, name) == 0) return a;
+  }
+  return nullptr;
+}
+
 // The algorithm and the problem, checked; `error` says what is wrong.
 struct Request {
   const GpuAlgorithm* algorithm = nullptr;
@@ -17,9 +25,7 @@ struct Request {
 
   Request(const char* name, const kconv_cuda_problem* asked) {
     static thread_local std::string said;
-    for (const GpuAlgorithm* a = kGpuAlgorithms; a->name != nullptr; ++a) {
-      if (name != nullptr && std::strcmp(a->name, name) == 0) algorithm = a;
-    }
+    algorithm = Find(name);
     if (algorithm == nullptr) {
       said = "algorithm must be one that GPUs have. Received: algorithm=" +
              std::string(name == nullptr ? "null" : name);
@@ -39,6 +45,8 @@ struct Request {
 }  // namespace kconv::cuda
 
 using kconv::ConvArgs;
+using kconv::cuda::Find;
+using kconv::cuda::GpuAlgorithm;
 using kconv::cuda::Request;
 
 int kconv_cuda_interface() { return KCONV_CUDA_INTERFACE; }
@@ -50,6 +58,11 @@ const char* kconv_cuda_algorithm(int number) {
     if (kconv::cuda::kGpuAlgorithms[i].name == nullptr) return nullptr;
   }
   return number < 0 ? nullptr : kconv::cuda::kGpuAlgorithms[number].name;
+}
+
+int kconv_cuda_is_strict(const char* algorithm) {
+  const GpuAlgorithm* found = Find(algorithm);
+  return found != nullptr && found->is_strict;
 }
 
 const char* kconv_cuda_refuse(const char* algorithm,

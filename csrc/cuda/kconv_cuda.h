@@ -55,6 +55,10 @@ int kconv_cuda_devices(void);
 /* The name of an algorithm, best first; null past the last one. */
 const char* kconv_cuda_algorithm(int number);
 
+/* Whether each of its results is rounded as a plain sum of its products, and
+ * reaches no element outside its window. */
+int kconv_cuda_is_strict(const char* algorithm);
+
 /* Null, or a sentence: why the algorithm cannot take the problem. */
 const char* kconv_cuda_refuse(const char* algorithm, const kconv_cuda_problem*);
 

@@ -30,12 +30,15 @@ class PyProblem {
             const Sizes& dilation_rate,
             const std::vector<std::pair<int64_t, int64_t>>& padding,
             const std::string& layout, const std::string& dtype, bool bias,
-            const std::string& activation)
+            const std::string& activation, const std::string& device)
       : pass_(pass), layout_(layout), dtype_(dtype) {
     problem_.pass = ParsePass(pass);
     problem_.dtype = ParseDType(dtype);
     problem_.epilogue.bias = bias;
     problem_.epilogue.activation = ParseActivation(activation);
+    problem_.device =
+        Parse<Device>("device", device,
+                      {{"cpu", Device::kCpu}, {"gpu", Device::kGpu}});
     if (problem_.pass == Pass::kFilterGradient && !problem_.epilogue.Empty()) {
       throw py::value_error(
           "A bias or an activation follows the passes that write an image "
@@ -330,14 +333,14 @@ PYBIND11_MODULE(_core, m) {
                     int64_t, int64_t, int64_t, const Sizes&, const Sizes&,
                     const std::vector<std::pair<int64_t, int64_t>>&,
                     const std::string&, const std::string&, bool,
-                    const std::string&>(),
+                    const std::string&, const std::string&>(),
            py::arg("pass_"), py::arg("input_size"), py::arg("kernel_size"),
            py::arg("in_channels"), py::arg("out_channels"), py::kw_only(),
            py::arg("batch") = 1, py::arg("groups") = 1,
            py::arg("strides") = Sizes(), py::arg("dilation_rate") = Sizes(),
            py::arg("padding") = std::vector<std::pair<int64_t, int64_t>>(),
            py::arg("layout") = "channels_last", py::arg("dtype") = "float32",
-           py::arg("bias") = false, py::arg("activation") = "linear")
+           py::arg("bias") = false, py::arg("activation") = "linear", py::arg("device") = "cpu")
       .def_property_readonly("pass_", &PyProblem::pass)
       .def_property_readonly("layout", &PyProblem::layout)
       .def_property_readonly("dtype", &PyProblem::dtype)

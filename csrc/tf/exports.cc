@@ -4,6 +4,7 @@
 #include <exception>
 
 #include "choices.h"
+#include "tf/cuda_library.h"
 #include "tf/workspace_meter.h"
 #include "workspace_limit.h"
 
@@ -23,6 +24,17 @@ KCONV_EXPORT bool kconv_set_choices(int64_t count, const int* threads,
   } catch (const std::exception&) {
     return false;
   }
+}
+
+// Has a GPU library run the ops on a device of TensorFlow, once in a process.
+// Returns null, or a sentence that lasts until the next call.
+KCONV_EXPORT const char* kconv_use_cuda(const char* path, const char* device) {
+  static std::string said;
+  kconv::tf::CudaLibrary library;
+  said = kconv::tf::OpenCuda(path, &library);
+  if (!said.empty()) return said.c_str();
+  kconv::tf::RegisterGpuKernels(library, device);
+  return nullptr;
 }
 
 KCONV_EXPORT void kconv_set_workspace_limit(int64_t bytes) {

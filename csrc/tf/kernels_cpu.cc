@@ -1,13 +1,16 @@
-// The CPU kernels of the ops: unwrap tensors, allocate, call the core.
+// The CPU kernels of the ops: they call the core.
 
 #include <new>
 
 #include "absl/strings/str_cat.h"
+#include "choices.h"
 #include "prepared.h"
 #include "registry.h"
+#include "stock.h"
 #include "tensorflow/core/framework/op_kernel.h"
 #include "tensorflow/core/util/determinism.h"
 #include "tf/attributes.h"
+#include "tf/conv_kernel.h"
 #include "tf/filter_shape.h"
 #include "tf/huge_pages.h"
 #include "tf/intra_op_context.h"
@@ -33,92 +36,27 @@ Terms TermsOf(const Context& context) {
   return terms;
 }
 
-// kPass says which of the op's inputs are tensors and which one is sizes.
 template <typename T, Pass kPass>
-class ConvKernel : public OpKernel {
+class CpuConvKernel : public ConvKernel<T, kPass> {
  public:
-  explicit ConvKernel(OpKernelConstruction* ctx) : OpKernel(ctx) {
-    OP_REQUIRES_OK(ctx, attributes_.Read(ctx));
-    if constexpr (kPass != Pass::kFilterGradient) {
-      OP_REQUIRES_OK(ctx, ReadEpilogue(ctx, &epilogue_));
-    }
-    if constexpr (kPass == Pass::kForward) {
-      OP_REQUIRES_OK(ctx, ReadNumPrepared(ctx, &num_prepared_));
-    }
-  }
-
-  void Compute(OpKernelContext* ctx) override {
-    std::vector<int64_t> input, filter;
-    Problem problem;
-    problem.pass = kPass;
-    problem.dtype = DTypeOf(DataTypeToEnum<T>::value);
-    problem.epilogue = epilogue_;
-    if constexpr (kPass == Pass::kInputGradient) {
-      OP_REQUIRES_OK(ctx, ReadSizes(ctx->input(0), "input_sizes", &input));
-    } else {
-      input = SizesOf(ctx->input(0));
-    }
-    if constexpr (kPass == Pass::kFilterGradient) {
-      OP_REQUIRES_OK(ctx, ReadSizes(ctx->input(1), "filter_sizes", &filter));
-    } else {
-      filter = SizesOf(ctx->input(1));
-    }
-    OP_REQUIRES_OK(ctx, attributes_.Shape(input, filter, &problem.shape));
-
-    const std::vector<int64_t> output = OutputSizes(problem.shape);
-    if constexpr (kPass != Pass::kForward) {
-      OP_REQUIRES(
-          ctx, SizesOf(ctx->input(2)) == output,
-          absl::InvalidArgumentError(absl::StrCat(
-              "out_backprop must have the shape of the convolution's output, ",
-              TensorShape(output).DebugString(),
-              ". Received: shape=", ctx->input(2).shape().DebugString())));
-    }
-
-    if (epilogue_.bias) {
-      const Tensor& bias = ctx->input(kBias);
-      const int64_t channels = problem.WrittenChannels();
-      OP_REQUIRES(ctx, bias.shape() == TensorShape({channels}),
-                  BiasError(bias.shape().DebugString(), channels));
-    }
-
-    const void* prepared = nullptr;
-    if (num_prepared_ > 0) {
-      const Tensor& tensor = ctx->input(2 + epilogue_.bias);
-      OP_REQUIRES(ctx, tensor.dims() == 1,
-                  PreparedShapeError(tensor.shape().DebugString()));
-      const Tensor& source = ctx->input(3 + epilogue_.bias);
-      if (tensor.NumElements() > 0 && IsSame(source, ctx->input(1))) {
-        const std::string error = PreparedError(
-            problem, BestIsa(), tensor.data(), tensor.NumElements());
-        OP_REQUIRES(ctx, error.empty(), absl::InvalidArgumentError(error));
-        prepared = tensor.data();
-      }
-    }
-
-    Tensor* result = nullptr;
-    OP_REQUIRES_OK(ctx,
-                   ctx->allocate_output(
-                       0,
-                       TensorShape(kPass == Pass::kForward         ? output
-                                   : kPass == Pass::kInputGradient ? input
-                                                                   : filter),
-                       &result));
-    if (result->NumElements() == 0) return;
-    AdviseHugePages(result->data(), result->TotalBytes());
-
-    ConvArgs args;
-    args.input = Data(ctx, Pass::kInputGradient, 0, result);
-    args.filter = Data(ctx, Pass::kFilterGradient, 1, result);
-    args.output = Data(ctx, Pass::kForward, 2, result);
-    if (epilogue_.bias) args.bias = ctx->input(kBias).data();
-    args.prepared = prepared;
-    Run(ctx, problem, args);
-  }
+  using ConvKernel<T, kPass>::ConvKernel;
 
  private:
-  // Where the bias is, after the operands.
-  static constexpr int kBias = kPass == Pass::kForward ? 2 : 3;
+  absl::Status ReadPrepared(const Problem& problem, const Tensor& filter,
+                            const Tensor& prepared, const Tensor& source,
+                            const void** used) const override {
+    if (prepared.dims() != 1) {
+      return PreparedShapeError(prepared.shape().DebugString());
+    }
+    if (prepared.NumElements() == 0 || !IsSame(source, filter)) {
+      return absl::OkStatus();
+    }
+    const std::string error = PreparedError(problem, BestIsa(), prepared.data(),
+                                            prepared.NumElements());
+    if (!error.empty()) return absl::InvalidArgumentError(error);
+    *used = prepared.data();
+    return absl::OkStatus();
+  }
 
   // Whether both are one buffer. Nobody writes to a buffer that others refer
   // to, and these two do: so equal addresses mean equal values, and that none
@@ -127,31 +65,14 @@ class ConvKernel : public OpKernel {
     return a.data() == b.data() && a.TotalBytes() == b.TotalBytes();
   }
 
-  std::vector<int64_t> OutputSizes(const ConvShape& shape) const {
-    std::vector<int64_t> sizes(attributes_.rank());
-    const int dims = attributes_.spatial_dims();
-    sizes[0] = shape.batch;
-    sizes[attributes_.channel_axis()] = shape.out_channels;
-    for (int i = 0; i < dims; ++i) {
-      sizes[attributes_.spatial_axis(i)] =
-          shape.output[kMaxSpatialDims - dims + i];
-    }
-    return sizes;
-  }
-
-  // The data of the op's input `index`, or of its result in the pass that
-  // writes this tensor.
-  static void* Data(OpKernelContext* ctx, Pass writes, int index,
-                    Tensor* result) {
-    return kPass == writes ? result->data() : ctx->input(index).data();
-  }
-
   // `args.prepared` with its header.
-  void Run(OpKernelContext* ctx, const Problem& problem, ConvArgs args) {
+  void Run(OpKernelContext* ctx, const Problem& problem, ConvArgs args,
+           Tensor* result) const override {
+    AdviseHugePages(result->data(), result->TotalBytes());
     IntraOpContext context(ctx);
     std::string error;
     const Algorithm* algorithm =
-        Resolve(attributes_.algorithm, problem, TermsOf(context), &error);
+        Resolve(this->algorithm(), problem, TermsOf(context), &error);
     OP_REQUIRES(ctx, algorithm != nullptr, absl::InvalidArgumentError(error));
     args.prepared =
         PreparedFor(*algorithm, problem, context.isa, args.prepared);
@@ -173,10 +94,6 @@ class ConvKernel : public OpKernel {
           "Out of memory. Received: algorithm=", algorithm->name)));
     }
   }
-
-  Attributes attributes_;
-  Epilogue epilogue_;
-  int64_t num_prepared_ = 0;
 };
 
 template <typename T>
@@ -217,6 +134,9 @@ class PrefersStockKernel : public OpKernel {
     pass_ = pass == "forward"          ? Pass::kForward
             : pass == "input_gradient" ? Pass::kInputGradient
                                        : Pass::kFilterGradient;
+    std::string device;
+    OP_REQUIRES_OK(ctx, ctx->GetAttr("device", &device));
+    device_ = device == "GPU" ? Device::kGpu : Device::kCpu;
   }
 
   void Compute(OpKernelContext* ctx) override {
@@ -226,6 +146,7 @@ class PrefersStockKernel : public OpKernel {
     Problem problem;
     problem.pass = pass_;
     problem.dtype = dtype_;
+    problem.device = device_;
     Tensor* result = nullptr;
     OP_REQUIRES_OK(ctx, ctx->allocate_output(0, TensorShape({}), &result));
     // What is wrong with a problem kconv's own op says.
@@ -234,7 +155,12 @@ class PrefersStockKernel : public OpKernel {
       const IntraOpContext context(ctx);
       Terms terms = TermsOf(context);
       terms.with_stock = true;
-      prefers = Choose(attributes_.algorithm, problem, terms).is_stock;
+      if (device_ == Device::kGpu) {
+        const std::string measured = FindChoice(problem, 0);
+        prefers = measured.empty() || measured == kStockName;
+      } else {
+        prefers = Choose(attributes_.algorithm, problem, terms).is_stock;
+      }
     }
     result->scalar<bool>()() = prefers;
   }
@@ -243,29 +169,30 @@ class PrefersStockKernel : public OpKernel {
   Attributes attributes_;
   DType dtype_;
   Pass pass_;
+  Device device_;
 };
 
 REGISTER_KERNEL_BUILDER(
     Name("Kconv>PrefersStock").Device(tensorflow::DEVICE_CPU),
     PrefersStockKernel);
 
-#define KCONV_REGISTER(T)                                       \
-  REGISTER_KERNEL_BUILDER(Name("Kconv>Conv")                    \
-                              .Device(tensorflow::DEVICE_CPU)   \
-                              .TypeConstraint<T>("T"),          \
-                          ConvKernel<T, Pass::kForward>);       \
-  REGISTER_KERNEL_BUILDER(Name("Kconv>PrepareFilter")           \
-                              .Device(tensorflow::DEVICE_CPU)   \
-                              .TypeConstraint<T>("T"),          \
-                          PrepareFilterKernel<T>);              \
-  REGISTER_KERNEL_BUILDER(Name("Kconv>ConvBackpropInput")       \
-                              .Device(tensorflow::DEVICE_CPU)   \
-                              .TypeConstraint<T>("T"),          \
-                          ConvKernel<T, Pass::kInputGradient>); \
-  REGISTER_KERNEL_BUILDER(Name("Kconv>ConvBackpropFilter")      \
-                              .Device(tensorflow::DEVICE_CPU)   \
-                              .TypeConstraint<T>("T"),          \
-                          ConvKernel<T, Pass::kFilterGradient>);
+#define KCONV_REGISTER(T)                                          \
+  REGISTER_KERNEL_BUILDER(Name("Kconv>Conv")                       \
+                              .Device(tensorflow::DEVICE_CPU)      \
+                              .TypeConstraint<T>("T"),             \
+                          CpuConvKernel<T, Pass::kForward>);       \
+  REGISTER_KERNEL_BUILDER(Name("Kconv>PrepareFilter")              \
+                              .Device(tensorflow::DEVICE_CPU)      \
+                              .TypeConstraint<T>("T"),             \
+                          PrepareFilterKernel<T>);                 \
+  REGISTER_KERNEL_BUILDER(Name("Kconv>ConvBackpropInput")          \
+                              .Device(tensorflow::DEVICE_CPU)      \
+                              .TypeConstraint<T>("T"),             \
+                          CpuConvKernel<T, Pass::kInputGradient>); \
+  REGISTER_KERNEL_BUILDER(Name("Kconv>ConvBackpropFilter")         \
+                              .Device(tensorflow::DEVICE_CPU)      \
+                              .TypeConstraint<T>("T"),             \
+                          CpuConvKernel<T, Pass::kFilterGradient>);
 
 KCONV_REGISTER(float)
 KCONV_REGISTER(double)

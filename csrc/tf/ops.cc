@@ -156,11 +156,13 @@ KCONV_ATTRIBUTES(
         .Input("input_sizes: int64")
         .Input("filter_sizes: int64")
         .Output("prefers: bool")
-        .Attr("pass_name: {'forward', 'input_gradient', 'filter_gradient'}"))
+        .Attr("pass_name: {'forward', 'input_gradient', 'filter_gradient'}")
+        .Attr("device: {'CPU', 'GPU'} = 'CPU'"))
     .SetShapeFn([](tensorflow::shape_inference::InferenceContext* c) {
       c->set_output(0, c->Scalar());
       return absl::OkStatus();
     })
     .Doc(
         "Whether TensorFlow's own kernel is expected to be the fastest for a "
-        "problem that it takes, whatever the sizes.");
+        "problem that it takes, whatever the sizes. On a GPU it is, unless "
+        "another was measured to be.");

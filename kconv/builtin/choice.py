@@ -10,7 +10,9 @@ _FLAGS = {"bfloat16": "avx512bw", "float16": "avx512_fp16"}
 
 
 def refusal(pass_, spec, kernel_shape, dtype):
-    """Returns the sentence why stock's CPU kernels cannot take a problem, or None.
+    """Returns the sentence why no stock kernel takes a problem, or None.
+
+    On a GPU these are fewer: cuDNN has groups and dilation, and adds in float32.
 
     Some sizes they do not take either, which the core says.
 
@@ -23,20 +25,24 @@ def refusal(pass_, spec, kernel_shape, dtype):
     Returns:
         A string, or None.
     """
+    on_gpu = runtime.has_gpu()
     if is_depthwise(spec, kernel_shape):
-        return _depthwise_refusal(spec, dtype)
-    if spec.groups > 1:
+        return _depthwise_refusal(spec, dtype, on_gpu)
+    if spec.groups > 1 and not on_gpu:
         return "Stock takes groups on CPU by compiling with XLA, anew for each call."
-    if max(spec.dilation_rate) > 1 and (spec.dims == 3 or pass_ != "forward"):
+    later = spec.dims == 3 or pass_ != "forward"
+    if max(spec.dilation_rate) > 1 and later and not on_gpu:
         return "Stock CPU kernels of this pass do not know dilation."
     if spec.dims == 3 and not isinstance(spec.padding, str):
         return "Stock 3D kernels take no explicit padding."
+    if on_gpu:
+        return None
     wider = any(s > k for s, k in zip(spec.strides, kernel_shape[:-2], strict=True))
     if spec.dims == 3 and pass_ == "forward" and spec.padding == "SAME" and wider:
         # It pads by less than nothing, which moves the image.
         return "Stock's 3D kernel is wrong for strides beyond the kernel."
     rounds = dtype in _FLAGS and not _adds_in_float32(dtype)
-    if rounds and (spec.dims == 3 or pass_ != "forward"):
+    if rounds and later:
         # Gradients in bfloat16 were off by some per cent.
         return "Stock kernels of this pass round half types while they add."
     return None
@@ -48,12 +54,12 @@ def _adds_in_float32(dtype):
     return runtime.engine() == "oneDNN" and _FLAGS[dtype] in flags
 
 
-def _depthwise_refusal(spec, dtype):
+def _depthwise_refusal(spec, dtype, on_gpu):
     if max(spec.dilation_rate) > 1:
         return "Stock depthwise kernels do not know dilation."
     if len(set(spec.strides)) > 1:
         return "Stock depthwise kernels take equal strides only."
-    if dtype in _FLAGS:
+    if dtype in _FLAGS and not on_gpu:
         # A filter gradient in bfloat16 was off by a sixth.
         return "Stock depthwise kernels round half types after every addition."
     return None

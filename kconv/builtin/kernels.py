@@ -4,6 +4,7 @@ import dataclasses
 
 import tensorflow as tf
 
+from kconv import runtime
 from kconv.builtin.depthwise import by_channel, is_depthwise, zero_if_empty
 from kconv.operands import Outline, sizes_of
 
@@ -34,13 +35,15 @@ def run(pass_, spec, operands):
     Returns:
         A tensor.
     """
-    if spec.data_format == "channels_first":
+    first = spec.data_format == "channels_first"
+    if first and not runtime.has_gpu():
         return _run_channels_first(pass_, spec, operands)
     x, kernel, dy = operands
     kernel_shape = kernel.shape
     strides, dilations = spec.strides, spec.dilation_rate
     pads = spec.attributes["explicit_paddings"]
     depthwise = is_depthwise(spec, kernel_shape)
+    height = 2 if first else 1
     if depthwise:
         kernel = by_channel(spec, kernel, x)
     if spec.dims == 1:  # as an image of one row
@@ -49,17 +52,20 @@ def run(pass_, spec, operands):
         dilations = (1, *dilations)
         pads = pads and [0, 0, *pads]
         if pass_ != "input_gradient":
-            x = tf.expand_dims(x, 1)
-        dy = dy if dy is None else tf.expand_dims(dy, 1)
+            x = tf.expand_dims(x, height)
+        dy = dy if dy is None else tf.expand_dims(dy, height)
         kernel = tf.expand_dims(kernel, 0)
+    spatial = "DHW" if spec.dims == 3 else "HW"
     arguments = {
-        "strides": [1, *strides, 1],
-        "dilations": [1, *dilations, 1],
+        "strides": list(spec.tensor_shape(1, strides, 1)),
+        "dilations": list(spec.tensor_shape(1, dilations, 1)),
         "padding": spec.attributes["padding"],
-        "data_format": "NDHWC" if spec.dims == 3 else "NHWC",
+        "data_format": f"NC{spatial}" if first else f"N{spatial}C",
     }
     if spec.dims < 3:
-        arguments["explicit_paddings"] = pads and [0, 0, *pads, 0, 0]
+        # Before and after of each axis, those of batch and channels among them.
+        padded = [0, 0, 0, 0, *pads] if first else [0, 0, *pads, 0, 0]
+        arguments["explicit_paddings"] = pads and padded
     if depthwise:
         function = _DEPTHWISE_KERNELS[pass_]
     else:
@@ -71,7 +77,7 @@ def run(pass_, spec, operands):
     elif pass_ == "input_gradient":
         sizes = sizes_of(x, tf.int32)
         if spec.dims == 1:
-            sizes = tf.concat([sizes[:1], [1], sizes[1:]], 0)
+            sizes = tf.concat([sizes[:height], [1], sizes[height:]], 0)
         arguments |= {"input_sizes": sizes, "filter": kernel, "out_backprop": dy}
     else:
         sizes = tf.shape(kernel)
@@ -80,7 +86,7 @@ def run(pass_, spec, operands):
     if pass_ == "filter_gradient" and depthwise:
         return tf.reshape(zero_if_empty(result, x), kernel_shape)
     if spec.dims == 1:
-        result = tf.squeeze(result, 0 if pass_ == "filter_gradient" else 1)
+        result = tf.squeeze(result, 0 if pass_ == "filter_gradient" else height)
     return result
 
 

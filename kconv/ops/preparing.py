@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from kconv import dispatch
+from kconv import dispatch, gpu, native
 from kconv.dispatch import check_algorithm
 from kconv.prepared import PreparedFilter
 from kconv.settings import heeded_name
@@ -74,5 +74,17 @@ def prepare_filter(kernel, groups=1, strides=1, algorithm="auto"):
         raise ValueError(
             f"The kernel must not be empty. Received: kernel.shape={kernel.shape}"
         )
-    prepared = dispatch.prepare_filter(kernel, strides, groups, heeded_name(algorithm))
-    return PreparedFilter(kernel, prepared, groups)
+    form = _form(kernel, strides, groups, heeded_name(algorithm))
+    return PreparedFilter(kernel, form, groups)
+
+
+def _form(kernel, strides, groups, algorithm):
+    """Returns a tensor of bytes, or None where nothing has a use for it."""
+    # Only the CPU's kernels read one.
+    if dispatch.why_stock(algorithm, kernel.dtype.name) or gpu.is_used():
+        return None
+    form = native.ops().kconv_prepare_filter(
+        filter=kernel, strides=strides, groups=groups, algorithm=algorithm
+    )
+    # A graph does not know the size.
+    return None if form.shape.num_elements() == 0 else form

@@ -94,7 +94,7 @@ def tune(
         )
     started = time.perf_counter()
     rows, failed, interrupted = _measure(found, started + seconds, progress)
-    threads = runtime.threads()
+    threads = dispatch.present_terms().threads
     entries = {row.key: choices.entry(row.now, row.seconds) for row in rows}
     path = None
     if entries:

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 
-from kconv import dispatch, explanation, profiler, settings
+from kconv import builtin, dispatch, explanation, gpu, profiler, settings
 from kconv.profiler import algorithms
 from kconv.spec import ConvSpec
 
@@ -22,7 +22,7 @@ class Problem:
         output_shape: Tuple of ints.
         dtype: String.
         candidates: Dictionary from the name of an algorithm that `auto` may take to its
-            estimate in seconds, cheapest first.
+            estimate in seconds, cheapest first; 0 on a GPU, where there is none.
         before: String, what `auto` takes now.
         layers: List of strings, names of the layers that have it.
         uses: Int, how often a step computes it.
@@ -104,6 +104,13 @@ def why_omitted(convolution, dtype):
             f'algorithm={algorithm!r} chooses among others than "auto" does: after'
             " kconv.set_accuracy('strict') those are measured."
         )
+    if gpu.is_used() and any(
+        builtin.refusal(pass_, convolution.spec, convolution.kernel_shape, dtype)
+        for pass_ in dispatch.PASSES
+    ):
+        return (
+            "On a GPU it is left to TensorFlow's ops, which have no one kernel for it."
+        )
     if 0 in (*convolution.image_shape, *convolution.output_shape):
         return "It is empty."
     return dispatch.why_stock(algorithm, dtype)
@@ -113,7 +120,8 @@ def _problem(convolution, pass_, dtype):
     spec, pass_ = algorithms.computed(convolution, pass_)
     spec = settings.heeded(spec)
     shapes = convolution.image_shape, convolution.kernel_shape
-    core = dispatch.problem(pass_, spec, *shapes, dtype)
+    device = dispatch.present_terms().device
+    core = dispatch.problem(pass_, spec, *shapes, dtype, device)
     told = explanation.explain(pass_, spec, *shapes, dtype)
     rows = dispatch.allowed(told.candidates, spec.algorithm)
     accepted = [row for row in rows if row.refusal is None]
@@ -126,8 +134,8 @@ def _problem(convolution, pass_, dtype):
         output_shape=tuple(core.output_shape),
         dtype=dtype,
         candidates={
-            row.algorithm: row.seconds
-            for row in sorted(accepted, key=lambda row: row.seconds)
+            row.algorithm: row.seconds or 0.0
+            for row in sorted(accepted, key=lambda row: row.seconds or 0.0)
         },
         before=told.chosen,
     )

@@ -6,7 +6,7 @@ import time
 
 import tensorflow as tf
 
-from kconv import builtin, dispatch
+from kconv import builtin, dispatch, runtime
 from kconv.benchmark import calls
 from kconv.benchmark.server import Stopwatch
 from kconv.operands import Operands, Outline
@@ -82,14 +82,28 @@ def _prepare(watch, problem, name, arguments, least):
 
     def sequence(seconds):
         if least is not None and seconds > race.HOPELESS * least:
-            return call, 1  # it has no turn
+            return waited, 1  # it has no turn
         count = calls.repetitions(seconds)
         # Called as a function it would warn of being traced often.
         graph = calls.in_sequence(call, count).get_concrete_function(*arguments)
-        return graph, count
+        return _waiting(graph), count
 
+    waited = _waiting(call)
     limit = None if least is None else race.HOPELESS * least
-    return watch.prepare(name, call, arguments, limit, sequence)
+    return watch.prepare(name, waited, arguments, limit, sequence)
+
+
+def _waiting(call):
+    """`call`, over when the GPU is done as well."""
+    if not runtime.has_gpu():
+        return call
+
+    def waiting(*arguments):
+        result = call(*arguments)
+        runtime.synchronise()
+        return result
+
+    return waiting
 
 
 def caller(problem, algorithm):

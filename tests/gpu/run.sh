@@ -6,6 +6,9 @@
 #   tests/gpu/run.sh check           every kernel against float64 and against cuDNN
 #   tests/gpu/run.sh sanitize        small cases under compute-sanitizer
 #   tests/gpu/run.sh speed           a table of times beside cuDNN's
+#   tests/gpu/run.sh tensorflow      kconv's layers on TensorFlow's GPU; not part of
+#                                    everything, as it needs TensorFlow with CUDA and
+#                                    kconv built for it in place
 #
 # Needs nvcc, a C++ compiler, a GPU with its driver, and a Python with NumPy,
 # setuptools and PyTorch with CUDA; PYTHON names another than python3. What is
@@ -43,13 +46,17 @@ speed() {
   "$PYTHON" tests/gpu/speed.py
 }
 
+tensorflow() {
+  PYTHONPATH=. "$PYTHON" tests/gpu/in_tensorflow.py
+}
+
 stages=("$@")
 if [ ${#stages[@]} -eq 0 ]; then stages=(build check sanitize speed); fi
 for stage in "${stages[@]}"; do
   case $stage in
-    build | check | sanitize | speed) ;;
+    build | check | sanitize | speed | tensorflow) ;;
     *)
-      echo "A stage is build, check, sanitize or speed. Received: $stage" >&2
+      echo "A stage is build, check, sanitize, speed or tensorflow. Received: $stage" >&2
       exit 2
       ;;
   esac
