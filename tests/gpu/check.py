@@ -7,6 +7,7 @@ import argparse
 import sys
 import time
 
+import deformable
 import device
 import numpy as np
 import reference
@@ -267,6 +268,11 @@ def main():
                         print(f"FAILED {algorithm} {pass_} {dtype} {words}: {error}")
         seconds = time.perf_counter() - start
         print(f"{algorithm}: {checks - before} checks, {seconds:.0f} s", flush=True)
+    start = time.perf_counter()
+    more, failed = deformable.check_all(gpu, native, types(), small)
+    seconds = time.perf_counter() - start
+    print(f"deformable: {more} checks, {seconds:.0f} s", flush=True)
+    checks, failures = checks + more, failures + failed
     print(f"{checks} checks, {failures} failures")
     return 1 if failures else 0
 

@@ -9,6 +9,7 @@ float32 arithmetic without tensor cores.
 import statistics
 import sys
 
+import deformable
 import device
 
 PASSES = device.interface.PASSES
@@ -158,6 +159,7 @@ def main():
                         flush=True,
                     )
                 torch.cuda.empty_cache()
+    deformable.table(gpu, native, median, peak)
 
 
 if __name__ == "__main__":
