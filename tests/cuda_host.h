@@ -32,13 +32,11 @@ inline Memory Allocate(int64_t bytes) {
 // Null, or what no GPU would launch.
 template <typename Kernel>
 const char* Unfit(const cuda::Launch& launch) {
-  // 99 KiB of shared memory is what all GPUs from compute capability 8.0 on
-  // give a block.
   if (launch.threads < 1 || launch.threads > Kernel::kMostThreads) {
     return "Threads of a block.";
   }
   if (Kernel::kMostThreads > 1024) return "Most threads of a block.";
-  if (launch.shared_bytes < 0 || launch.shared_bytes > (int64_t{99} << 10)) {
+  if (launch.shared_bytes < 0 || launch.shared_bytes > cuda::kMostSharedBytes) {
     return "Shared memory.";
   }
   if (sizeof(Kernel) > 4000) return "Size of the kernel's arguments.";

@@ -24,7 +24,7 @@ needs_library = pytest.mark.skipif(
 def build(monkeypatch):
     """The module setup.py, in the folder where its commands run."""
     monkeypatch.chdir(ROOT)
-    for name in ("KCONV_CUDA", "NVCC", "CUDA_HOME", "CUDA_PATH"):
+    for name in ("KCONV_CUDA", "NVCC", "NVCC_CCBIN", "CUDA_HOME", "CUDA_PATH", "CXX"):
         monkeypatch.delenv(name, raising=False)
     spec = importlib.util.spec_from_file_location("kconv_setup", ROOT / "setup.py")
     module = importlib.util.module_from_spec(spec)
@@ -103,6 +103,33 @@ def test_failing_nvcc_is_a_warning(build, tmp_path, monkeypatch):
     monkeypatch.setenv("KCONV_CUDA", "1")
     with pytest.raises(build.CCompilerError, match="nonsense"):
         build.BuildNative.build_cuda(Command(tmp_path))
+
+
+def test_nvcc_that_cannot_start_is_a_warning(build, tmp_path, monkeypatch):
+    program = pathlib.Path(nvcc_in(tmp_path / "bin"))
+    program.write_text("#!/no/such/interpreter\n")
+    monkeypatch.setattr(build, "OBJECTS", tmp_path / "objects")
+    monkeypatch.setenv("NVCC", str(program))
+    command = Command(tmp_path)
+    build.BuildNative.build_cuda(command)
+    assert "nvcc failed" in command.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("variables", "flags"),
+    [
+        ({"CXX": "g++ -m64"}, ["-ccbin", "g++"]),
+        ({"CXX": "env g++ -m64"}, ["-ccbin", "g++"]),  # as ccache
+        ({"CXX": "g++", "NVCC": " -ccbin g++-12"}, []),
+        ({"CXX": "g++", "NVCC_CCBIN": "g++-12"}, []),
+    ],
+)
+def test_host_compiler_of_nvcc(build, variables, flags, tmp_path, monkeypatch):
+    program = nvcc_in(tmp_path / "bin")
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("NVCC", program + variables.get("NVCC", ""))
+    assert build.nvcc_host_flags() == flags
 
 
 def test_gpu_sources_are_in_no_other_library(build):

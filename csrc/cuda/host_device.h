@@ -12,8 +12,10 @@
 
 #ifdef __CUDA_ARCH__
 #define KCONV_UNROLL _Pragma("unroll")
+#define KCONV_ROLL _Pragma("unroll 1")
 #else
 #define KCONV_UNROLL
+#define KCONV_ROLL
 #endif
 
 #endif  // KCONV_CUDA_HOST_DEVICE_H_

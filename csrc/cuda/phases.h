@@ -36,6 +36,11 @@ struct Launch {
   int64_t shared_bytes = 0;
 };
 
+// Shared memory of a block: what it may have by itself, and what every GPU from
+// compute capability 8.0 gives when asked.
+inline constexpr int64_t kPlainSharedBytes = 48 << 10;
+inline constexpr int64_t kMostSharedBytes = 99 << 10;
+
 // State of threads that keep none.
 struct NoState {};
 

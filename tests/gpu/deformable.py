@@ -82,8 +82,12 @@ def operands_of(words, kind, seed):
 class Call:
     """A pass on tensors of a device, as often as wanted."""
 
-    def __init__(self, gpu, native, words, operands, results):
-        """Takes five operands, the third and the last ones None where not needed."""
+    def __init__(self, gpu, native, words, operands, results, shift=0):
+        """Takes input, filter, offsets, mask, the output's gradient and the bias.
+
+        Those that a pass has no use for are None. The tensors begin `shift` bytes after
+        the memory that holds them.
+        """
         self._gpu, self._native = gpu, native
         self._problem = ctypes.byref(device.interface.deform(**words))
         size = native.kconv_cuda_deform_workspace(self._problem)
@@ -93,7 +97,8 @@ class Call:
         x, w, offsets, mask, dy, bias = operands
         given = [x, w, offsets, mask, bias, dy, *results, *[None] * (3 - len(results))]
         self._arguments = device.interface.DeformArguments(
-            *(t if t is None else gpu.address(t) for t in (*given, self._kept[-1]))
+            *(t if t is None else gpu.address(t) + shift for t in given),
+            gpu.address(self._kept[-1]),
         )
 
     def __call__(self):
@@ -115,20 +120,25 @@ def written(pass_, operands):
     return [x, offsets] if mask is None else [x, offsets, mask]
 
 
-def run(gpu, native, words, pass_, dtype, operands, bias=None, activation="linear"):
-    """The results of a pass as arrays."""
-    like = written(pass_, operands)
-    results = [gpu.empty(one.nbytes) for one in like]
+def run(gpu, native, words, pass_, operands, bias=None, shift=0, **more):
+    """The results of a pass on tensors that lie `shift` elements off their alignment."""
+    like, item = written(pass_, operands), operands[0].dtype.itemsize
+
+    def put(array):
+        if array is None:
+            return None
+        return gpu.put(np.concatenate([np.zeros(shift, array.dtype), array.ravel()]))
+
     given = [*operands, bias]
     if pass_ == "forward":
         given[4] = None
-    tensors = [one if one is None else gpu.put(one) for one in given]
-    more = {"bias": bias is not None, "activation": activation}
-    words = {**words, "pass_": pass_, "dtype": dtype, **more}
-    Call(gpu, native, words, tensors, results)()
+    results = [gpu.empty(one.nbytes + shift * item) for one in like]
+    words = {**words, **more, "pass_": pass_, "bias": bias is not None}
+    tensors = [put(one) for one in given]
+    Call(gpu, native, words, tensors, results, shift * item)()
     gpu.wait()
     return [
-        gpu.get(result, one.shape, one.dtype)
+        gpu.get(result, (shift + one.size,), one.dtype)[shift:].reshape(one.shape)
         for result, one in zip(results, like, strict=True)
     ]
 
@@ -153,18 +163,23 @@ def check(gpu, native, words, pass_, dtype, kind, seed):
     operands = operands_of(words, kind, seed)
     expected = exact(words, pass_, operands)
     largest = exact(words, pass_, operands, absolute=True)
-    results = run(gpu, native, words, pass_, dtype, operands)
-    for result, one, magnitude in zip(results, expected, largest, strict=True):
-        reference.assert_accurate(result, one, magnitude)
-    again = run(gpu, native, words, pass_, dtype, operands)
-    for one, other in zip(results, again, strict=True):
+
+    def compute(**more):
+        found = run(gpu, native, words, pass_, operands, dtype=dtype, **more)
+        for one, wanted, magnitude in zip(found, expected, largest, strict=True):
+            reference.assert_accurate(one, wanted, magnitude)
+        return found
+
+    for one, other in zip(compute(), compute(), strict=True):
         assert one.tobytes() == other.tobytes(), "two runs differ in bits"
+    compute(shift=1)
     if pass_ == "forward":
         bias = np.linspace(-2, 2, words["out_channels"]).astype(kind)
-        (result,) = run(gpu, native, words, pass_, dtype, operands, bias, "relu6")
+        more = {"dtype": dtype, "activation": "relu6"}
+        (found,) = run(gpu, native, words, pass_, operands, bias, **more)
         wide = np.asarray(bias, np.float64)
         finished = reference.finish(expected[0], wide, "relu6", "channels_last")
-        reference.assert_accurate(result, finished, largest[0] + np.abs(wide))
+        reference.assert_accurate(found, finished, largest[0] + np.abs(wide))
     if dtype == "float64" and words["batch"]:
         compare_with_torchvision(gpu, words, pass_, operands, expected, largest)
 
@@ -173,11 +188,11 @@ def check_all(gpu, native, types, small):
     """Prints what fails; returns how many checks there were, and failures."""
     checks = failures = 0
     for number, words in enumerate(SMALL if small else SMALL + LARGE):
-        for dtype in ["float32"] if small else types:
+        for dtype, kind in types.items():
             for pass_ in PASSES:
                 checks += 1
                 try:
-                    check(gpu, native, words, pass_, dtype, types[dtype], number)
+                    check(gpu, native, words, pass_, dtype, kind, number)
                 except (AssertionError, RuntimeError, ValueError) as error:
                     failures += 1
                     print(f"FAILED deformable {pass_} {dtype} {words}: {error}")
