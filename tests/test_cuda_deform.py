@@ -372,3 +372,20 @@ def test_workspace_is_bounded():
         # Not nine taps of it; beside what a sample needs no more than this.
         assert bytes_of("input_gradient", batch) <= 82 * samples + (68 << 20)
         assert bytes_of("filter_gradient", batch) <= 24 * samples + (65 << 20)
+
+
+def test_addresses_that_a_gpu_would_fail_at_are_refused():
+    case = CASES["plain"]
+    problem = problem_of("input_gradient", case.operands(), case.options)
+    names = ("input", "filter", "offsets", "mask", "output", "result")
+    names = (*names, "offsets_gradient", "mask_gradient", "workspace")
+    given = dict.fromkeys(names, 256)
+    for name in names:
+        for address, words in ((None, b"Received: null"), (258, b"must be aligned")):
+            if (name, address) == ("mask", None):
+                continue  # the problem has one, as another test tells
+            arguments = cuda.DeformArguments(**{**given, name: address})
+            answer = library().kconv_cuda_deform_run(
+                ctypes.byref(problem), ctypes.byref(arguments), None
+            )
+            assert words in answer, name

@@ -3,8 +3,8 @@
 #include <cstring>
 #include <string>
 
+#include "cuda/addresses.h"
 #include "cuda/algorithms.h"
-#include "cuda/misplaced.h"
 #include "cuda/problem.h"
 
 namespace kconv::cuda {
@@ -44,11 +44,11 @@ struct Request {
 
 const char* Misplaced(const Problem& problem, const kconv_cuda_arguments& a) {
   const ConvShape& s = problem.shape;
-  return Misplaced({{a.input, s.InputElements()},
-                    {a.filter, s.FilterElements()},
-                    {a.output, s.OutputElements()},
-                    {a.bias, problem.epilogue.bias ? 1 : 0}},
-                   SizeOf(problem.dtype), a.workspace);
+  return AddressError({{a.input, s.InputElements()},
+                       {a.filter, s.FilterElements()},
+                       {a.output, s.OutputElements()},
+                       {a.bias, problem.epilogue.bias ? 1 : 0}},
+                      SizeOf(problem.dtype), a.workspace);
 }
 
 }  // namespace

@@ -1,7 +1,7 @@
 #include <string>
 
+#include "cuda/addresses.h"
 #include "cuda/kconv_cuda.h"
-#include "cuda/misplaced.h"
 #include "cuda/problem.h"
 #include "deformable/cuda.h"
 
@@ -31,7 +31,7 @@ const char* Misplaced(const DeformProblem& problem,
                                   : s.FilterElements();
   // Without output pixels nothing is read.
   const int64_t read = points > 0 ? 1 : 0;
-  return Misplaced(
+  return AddressError(
       {{a.input, read * s.InputElements()},
        {a.filter, problem.pass == Pass::kFilterGradient ? 0 : read},
        {a.offsets, points},

@@ -5,9 +5,11 @@ Held against float64 by definition, and against torchvision where it can be impo
 
 import ctypes
 
-import deform_reference
-import device
+import device  # lets Python find the tests' files below
 import numpy as np
+
+# isort: split
+import deform_reference
 import reference
 
 PASSES = device.interface.PASSES
@@ -121,7 +123,7 @@ def written(pass_, operands):
 
 
 def run(gpu, native, words, pass_, operands, bias=None, shift=0, **more):
-    """The results of a pass on tensors that lie `shift` elements off their alignment."""
+    """The results of a pass on tensors `shift` elements off their alignment."""
     like, item = written(pass_, operands), operands[0].dtype.itemsize
 
     def put(array):

@@ -1,8 +1,8 @@
 // Addresses at which a GPU would fail, after which its process cannot use it
 // any more.
 
-#ifndef KCONV_CUDA_MISPLACED_H_
-#define KCONV_CUDA_MISPLACED_H_
+#ifndef KCONV_CUDA_ADDRESSES_H_
+#define KCONV_CUDA_ADDRESSES_H_
 
 #include <cstdint>
 #include <initializer_list>
@@ -15,8 +15,8 @@ struct Placed {
 };
 
 // Null, or a sentence. Elements have `size` bytes.
-inline const char* Misplaced(std::initializer_list<Placed> tensors,
-                             int64_t size, const void* workspace) {
+inline const char* AddressError(std::initializer_list<Placed> tensors,
+                                int64_t size, const void* workspace) {
   for (const Placed& tensor : tensors) {
     if (tensor.elements == 0) continue;
     if (tensor.at == nullptr) {
@@ -35,4 +35,4 @@ inline const char* Misplaced(std::initializer_list<Placed> tensors,
 
 }  // namespace kconv::cuda
 
-#endif  // KCONV_CUDA_MISPLACED_H_
+#endif  // KCONV_CUDA_ADDRESSES_H_
