@@ -319,6 +319,14 @@ def test_mask_and_bias_are_given_as_said():
         assert b"must be given" in answer
 
 
+def test_empty_mask_needs_no_address():
+    problem = cuda.deform("forward", (4, 4), (3, 3), 4, 4, batch=0, mask=True)
+    answer = library().kconv_cuda_deform_run(
+        ctypes.byref(problem), ctypes.byref(cuda.DeformArguments()), None
+    )
+    assert answer is None
+
+
 def launch_of(pass_, operands, options):
     """The most blocks, threads and bytes of shared memory that are launched."""
     return launch_of_problem(problem_of(pass_, operands, options))

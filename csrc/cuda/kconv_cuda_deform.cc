@@ -65,10 +65,19 @@ const char* kconv_cuda_deform_run(const kconv_cuda_deform* problem,
                                   void* stream) {
   const DeformRequest request(problem);
   if (request.error != nullptr) return request.error;
+  const kconv::DeformShape& shape = request.problem.shape;
+  // A mask without elements may have no address.
+  const bool has_mask = request.problem.mask && shape.Pixels() > 0;
   if (request.problem.epilogue.bias != (arguments->bias != nullptr) ||
-      request.problem.mask != (arguments->mask != nullptr)) {
+      (has_mask && arguments->mask == nullptr) ||
+      (!request.problem.mask && arguments->mask != nullptr)) {
     return "A bias and a mask must be given where the problem has them.";
   }
+  if (arguments->workspace == nullptr &&
+      kconv::deformable::CudaWorkspace(request.problem) > 0) {
+    return "Deformable convolution needs a workspace. Received: null";
+  }
+  if (const char* error = Misplaced(request.problem, *arguments)) return error;
   return kconv::deformable::RunOnCuda(request.problem,
                                       kconv::cuda::DeformArgsOf(*arguments),
                                       arguments->workspace, stream);

@@ -183,7 +183,7 @@ def check(gpu, native, words, pass_, dtype, kind, seed):
         finished = reference.finish(expected[0], wide, "relu6", "channels_last")
         reference.assert_accurate(found, finished, largest[0] + np.abs(wide))
     if dtype == "float64" and words["batch"]:
-        compare_with_torchvision(gpu, words, pass_, operands, expected, largest)
+        compare_with_torchvision(gpu, words, pass_, operands)
 
 
 def check_all(gpu, native, types, small):
@@ -225,11 +225,18 @@ def channels_first(gpu, operands):
     return image(x), filters.requires_grad_(), image(offsets), mask, image(dy).detach()
 
 
-def compare_with_torchvision(gpu, words, pass_, operands, expected, largest):
-    """Asserts that torchvision agrees with the reference as well."""
+def compare_with_torchvision(gpu, words, pass_, operands):
+    """Asserts that torchvision agrees with the reference as well.
+
+    At whole numbers, where it takes other slopes at the border, no offset points.
+    """
     deform_conv2d = rival(gpu)
     if deform_conv2d is None or any(a != b for a, b in words["padding"]):
         return
+    x, w, offsets, mask, dy = operands
+    operands = x, w, offsets + 1 / 128, mask, dy
+    expected = exact(words, pass_, operands)
+    largest = exact(words, pass_, operands, absolute=True)
     x, w, offsets, mask, dy = channels_first(gpu, operands)
     pads = [before for before, _ in words["padding"]]
     y = deform_conv2d(
