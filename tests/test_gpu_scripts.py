@@ -12,6 +12,7 @@ import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent / "gpu"))
 import check
+import deformable
 import device
 import speed
 
@@ -90,6 +91,46 @@ def test_check_finds_results_that_differ(shifts, words, monkeypatch):
     monkeypatch.setattr(check, "run", once_off)
     with pytest.raises(AssertionError, match=words):
         run(Host(), "depthwise", check.DEPTHWISE[2], "forward")
+
+
+@pytest.mark.parametrize("pass_", check.PASSES)
+def test_check_of_deformable(pass_):
+    kinds = check.types()
+    for number, words in enumerate(deformable.SMALL):
+        what = (words, pass_, "float32", kinds["float32"], number)
+        deformable.check(Host(), native(), *what)
+    for dtype in ("float64", "bfloat16"):
+        what = (deformable.SMALL[4], pass_, dtype, kinds[dtype], 1)
+        deformable.check(Host(), native(), *what)
+
+
+def test_check_of_deformable_counts_failures(capsys, monkeypatch):
+    monkeypatch.setattr(deformable, "SMALL", deformable.SMALL[:1])
+    gpu, kinds = Host(), {"float32": check.types()["float32"]}
+    assert deformable.check_all(gpu, native(), kinds, small=True) == (3, 0)
+    gpu.spoiled = True
+    assert deformable.check_all(gpu, native(), kinds, small=True) == (3, 3)
+    assert capsys.readouterr().out.count("FAILED deformable") == 3
+
+
+def test_times_of_deformable(capsys, monkeypatch):
+    monkeypatch.setattr(deformable, "LAYERS", [((5, 6), 8, 2)])
+    gpu = Host()
+    gpu.torch = types.SimpleNamespace(cuda=types.SimpleNamespace(empty_cache=int))
+    passes = []
+
+    def median(torch, calls):
+        calls[0]()
+        passes.append(calls)
+        return 2e-6
+
+    deformable.table(gpu, native(), median, 1e9)
+    rows = capsys.readouterr().out.splitlines()
+    assert len(passes) == 6
+    # 5 x 6 x 2 pixels, 9 taps, 8 x 8 channels, two operations, of 1000 a microsecond.
+    share = f"{2 * 60 * 9 * 64 / 2000:.0%}"
+    assert [row.split()[-1] for row in rows[2:]] == [share] * 4
+    assert [row.split()[-2] for row in rows[2:]] == ["2.0", "4.0"] * 2
 
 
 def test_peaks_are_those_of_the_driver():

@@ -1,9 +1,9 @@
 #include "cuda/kconv_cuda.h"
 
-#include <cstdint>
 #include <cstring>
 #include <string>
 
+#include "cuda/addresses.h"
 #include "cuda/algorithms.h"
 #include "cuda/problem.h"
 
@@ -42,30 +42,13 @@ struct Request {
   }
 };
 
-// Null, or a sentence: an address at which a GPU would fail, after which its
-// process cannot use it any more.
 const char* Misplaced(const Problem& problem, const kconv_cuda_arguments& a) {
   const ConvShape& s = problem.shape;
-  const struct {
-    const void* at;
-    int64_t elements;
-  } tensors[] = {{a.input, s.InputElements()},
-                 {a.filter, s.FilterElements()},
-                 {a.output, s.OutputElements()},
-                 {a.bias, problem.epilogue.bias ? 1 : 0}};
-  for (const auto& tensor : tensors) {
-    if (tensor.elements == 0) continue;
-    if (tensor.at == nullptr) {
-      return "A tensor that is not empty needs an address. Received: null";
-    }
-    if (reinterpret_cast<uintptr_t>(tensor.at) % SizeOf(problem.dtype) != 0) {
-      return "Tensors must be aligned to their elements.";
-    }
-  }
-  if (reinterpret_cast<uintptr_t>(a.workspace) % 16 != 0) {
-    return "The workspace must be aligned to 16 bytes.";
-  }
-  return nullptr;
+  return AddressError({{a.input, s.InputElements()},
+                       {a.filter, s.FilterElements()},
+                       {a.output, s.OutputElements()},
+                       {a.bias, problem.epilogue.bias ? 1 : 0}},
+                      SizeOf(problem.dtype), a.workspace);
 }
 
 }  // namespace

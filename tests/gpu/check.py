@@ -9,6 +9,7 @@ import sys
 import time
 from types import SimpleNamespace
 
+import deformable
 import device
 import numpy as np
 import reference
@@ -324,6 +325,13 @@ def main():
                         print(f"FAILED {algorithm} {pass_} {dtype} {words}: {error}")
         seconds = time.perf_counter() - start
         print(f"{algorithm}: {checks - before} checks, {seconds:.0f} s", flush=True)
+    start = time.perf_counter()
+    names = ["float32", "float16"] if small else types()
+    chosen = {name: types()[name] for name in names}
+    done = deformable.check_all(gpu, native, chosen, small)
+    seconds = time.perf_counter() - start
+    print(f"deformable: {done[0]} checks, {seconds:.0f} s", flush=True)
+    checks, failures = checks + done[0], failures + done[1]
     print(f"{checks} checks, {compared} of them with cuDNN too, {failures} failures")
     if cudnn and not compared:
         print("FAILED: nothing was compared with cuDNN")

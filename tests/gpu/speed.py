@@ -13,6 +13,7 @@ import statistics
 import sys
 from typing import NamedTuple
 
+import deformable
 import device
 
 PASSES = device.interface.PASSES
@@ -215,6 +216,7 @@ def main():
                             flush=True,
                         )
                 torch.cuda.empty_cache()
+    deformable.table(gpu, native, median, peak)
 
 
 if __name__ == "__main__":
