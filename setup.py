@@ -213,9 +213,20 @@ def nvcc() -> list[str] | None:
     if found := shutil.which(command[0]):
         return [found, *command[1:]]
     for name in ("CUDA_HOME", "CUDA_PATH"):
-        if found := shutil.which("nvcc", path=f"{os.environ.get(name, '')}/bin"):
+        folder = os.environ.get(name)
+        if folder and (found := shutil.which("nvcc", path=f"{folder}/bin")):
             return [found]
     return None
+
+
+def nvcc_host_flags() -> list[str]:
+    """Our C++ compiler, for nvcc to use, unless it was given one."""
+    given = any(word.startswith(("-ccbin", "--compiler-bindir")) for word in nvcc())
+    if given or os.environ.get("NVCC_CCBIN"):
+        return []
+    # A single program: not the wrappers, as ccache, that CXX may begin with.
+    programs = [word for word in compiler() if shutil.which(word)]
+    return ["-ccbin", programs[-1]]
 
 
 def wants_cuda() -> bool:
@@ -233,7 +244,7 @@ def cuda_units() -> list[Unit]:
             "KCONV_CUDA=1 needs CUDA's compiler, nvcc, in PATH, in CUDA_HOME or by the "
             f"environment variable NVCC. Received: NVCC={os.environ.get('NVCC')}"
         )
-    command += [*CUDA_FLAGS, "-ccbin", compiler()[0]]
+    command += [*CUDA_FLAGS, *nvcc_host_flags()]
     if is_on("KCONV_WERROR"):
         command += ["-Werror", "all-warnings"]
     found = sorted(path.relative_to(ROOT) for path in (ROOT / "csrc").rglob("*.cu"))
@@ -254,9 +265,16 @@ def link_cuda(units: list[Unit], output: Path) -> None:
         script.write_text("{ global: kconv_cuda_*; local: *; };\n")
         objects = [str(unit.object) for unit in units]
         options = f"-s,-z,defs,--version-script={script}"
-        flags = ["-shared", "-cudart=static", "-ccbin", compiler()[0]]
+        flags = ["-shared", "-cudart=static", *nvcc_host_flags()]
         run([*nvcc(), *flags, *objects, "-o", str(made), f"-Xlinker={options}"])
         os.replace(made, output)
+
+
+def build_cuda(output: Path = Path("kconv/_cuda.so")) -> None:
+    """Compiles and links the GPU library."""
+    units = cuda_units()
+    compile_all(units)
+    link_cuda(units, output)
 
 
 def compile_all(units: list[Unit]) -> None:
@@ -297,7 +315,10 @@ def compile_unit(unit: Unit) -> None:
 
 def run(command: list[str]) -> None:
     """Runs a compiler; its words reach the user only when there are any."""
-    result = subprocess.run(command, capture_output=True, text=True)
+    try:
+        result = subprocess.run(command, capture_output=True, text=True)
+    except OSError as error:
+        raise CCompilerError(f"{shlex.join(command)}\n{error}") from error
     if result.returncode:
         message = f"{shlex.join(command)}\n{result.stdout}{result.stderr}"
         raise CCompilerError(message)
@@ -375,9 +396,7 @@ class BuildNative(build_ext):
                 (ROOT / "kconv" / "_cuda.so").unlink(missing_ok=True)
             return
         try:
-            units = cuda_units()
-            compile_all(units)
-            link_cuda(units, output)
+            build_cuda(output)
         except CCompilerError as error:
             if is_on("KCONV_CUDA"):
                 raise
@@ -402,9 +421,7 @@ class BuildCuda(Command):
     def run(self) -> None:
         """Compiles and links; fails where nvcc is missing."""
         os.chdir(ROOT)
-        units = cuda_units()
-        compile_all(units)
-        link_cuda(units, Path("kconv/_cuda.so"))
+        build_cuda()
 
 
 def extensions() -> list[Extension]:

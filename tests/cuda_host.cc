@@ -4,7 +4,6 @@
 
 #include "cuda_host.h"
 
-#include <atomic>
 #include <cstdint>
 #include <cstring>
 
@@ -12,6 +11,7 @@
 #include "algorithms/direct/cuda_run.h"
 #include "algorithms/gemm/cuda_run.h"
 #include "algorithms/grouped/cuda_run.h"
+#include "algorithms/winograd/cuda_run.h"
 #include "cuda/algorithms.h"
 #include "cuda/kconv_cuda.h"
 #include "cuda/problem.h"
@@ -82,19 +82,24 @@ const char* RunGemm(const Problem& problem, const ConvArgs& args,
 // parts of them that tests ask for.
 #define KCONV_TWINS(X)                                                        \
   X(Depthwise, "depthwise", depthwise::CudaRefusal,                           \
-    depthwise::CudaWorkspaceBytes, depthwise::CudaRunBy)                      \
+    depthwise::CudaWorkspaceBytes, depthwise::CudaRunBy, true)                \
+  X(Winograd4, "winograd:f4", winograd::CudaRefusal<4>,                       \
+    winograd::CudaWorkspaceBytes<4>, winograd::CudaRunBy<4>, false)           \
+  X(Winograd2, "winograd:f2", winograd::CudaRefusal<2>,                       \
+    winograd::CudaWorkspaceBytes<2>, winograd::CudaRunBy<2>, false)           \
   X(Grouped, "grouped", grouped::CudaRefusal, grouped::CudaWorkspaceBytes,    \
-    grouped::CudaRunBy)                                                       \
+    grouped::CudaRunBy, true)                                                 \
   X(Gemm, "gemm", gemm::CudaRefusal, gemm::CudaWorkspaceBytes,                \
-    gemm::CudaRunBy)                                                          \
-  X(Direct, "direct", nullptr, direct::CudaWorkspaceBytes, direct::CudaRunBy) \
-  X(Gemm0, "gemm:0", gemm::CudaRefusal, GemmWorkspace<0>, RunGemm<0>)         \
-  X(Gemm1, "gemm:1", gemm::CudaRefusal, GemmWorkspace<1>, RunGemm<1>)         \
-  X(Gemm2, "gemm:2", gemm::CudaRefusal, GemmWorkspace<2>, RunGemm<2>)         \
-  X(Gemm3, "gemm:3", gemm::CudaRefusal, GemmWorkspace<3>, RunGemm<3>)         \
-  X(Gemm4, "gemm:4", gemm::CudaRefusal, GemmWorkspace<4>, RunGemm<4>)
+    gemm::CudaRunBy, true)                                                    \
+  X(Direct, "direct", nullptr, direct::CudaWorkspaceBytes, direct::CudaRunBy, \
+    true)                                                                     \
+  X(Gemm0, "gemm:0", gemm::CudaRefusal, GemmWorkspace<0>, RunGemm<0>, true)   \
+  X(Gemm1, "gemm:1", gemm::CudaRefusal, GemmWorkspace<1>, RunGemm<1>, true)   \
+  X(Gemm2, "gemm:2", gemm::CudaRefusal, GemmWorkspace<2>, RunGemm<2>, true)   \
+  X(Gemm3, "gemm:3", gemm::CudaRefusal, GemmWorkspace<3>, RunGemm<3>, true)   \
+  X(Gemm4, "gemm:4", gemm::CudaRefusal, GemmWorkspace<4>, RunGemm<4>, true)
 
-#define KCONV_TWIN(Twin, name, refuse, workspace, run)                   \
+#define KCONV_TWIN(Twin, name, refuse, workspace, run, strict)           \
   struct Twin {                                                          \
     static int64_t Workspace(const Problem& problem) {                   \
       return workspace(problem);                                         \
@@ -119,8 +124,8 @@ constexpr Recording kRecordings[] = {KCONV_TWINS(KCONV_RECORDING)};
 
 namespace kconv::cuda {
 
-#define KCONV_GPU_ALGORITHM(Twin, name, refuse, workspace, run) \
-  {name, refuse, host::Twin::Workspace, host::RunOnHost<host::Twin>},
+#define KCONV_GPU_ALGORITHM(Twin, name, refuse, workspace, run, strict) \
+  {name, refuse, host::Twin::Workspace, host::RunOnHost<host::Twin>, strict},
 const GpuAlgorithm kGpuAlgorithms[] = {
     KCONV_TWINS(KCONV_GPU_ALGORITHM){nullptr, nullptr, nullptr, nullptr}};
 
@@ -136,7 +141,6 @@ void kconv_host_manner(int backwards, int shift) {
   kconv::host::manner = {backwards != 0, shift};
 }
 
-// How often an algorithm ran.
 int64_t kconv_host_runs() { return kconv::host::runs; }
 
 // The most blocks, threads and bytes of shared memory of what would be

@@ -4,6 +4,7 @@
 #define KCONV_TESTS_CUDA_HOST_H_
 
 #include <algorithm>
+#include <atomic>
 #include <cstdint>
 #include <cstring>
 #include <memory>
@@ -31,13 +32,11 @@ inline Memory Allocate(int64_t bytes) {
 // Null, or what no GPU would launch.
 template <typename Kernel>
 const char* Unfit(const cuda::Launch& launch) {
-  // 99 KiB of shared memory is what all GPUs from compute capability 8.0 on
-  // give a block.
   if (launch.threads < 1 || launch.threads > Kernel::kMostThreads) {
     return "Threads of a block.";
   }
   if (Kernel::kMostThreads > 1024) return "Most threads of a block.";
-  if (launch.shared_bytes < 0 || launch.shared_bytes > (int64_t{99} << 10)) {
+  if (launch.shared_bytes < 0 || launch.shared_bytes > cuda::kMostSharedBytes) {
     return "Shared memory.";
   }
   if (sizeof(Kernel) > 4000) return "Size of the kernel's arguments.";
@@ -103,6 +102,9 @@ struct Manner {
   int shift = 0;  // elements by which every tensor is moved off its alignment
 };
 extern Manner manner;
+
+// How often the library ran something.
+extern std::atomic<int64_t> runs;
 
 }  // namespace kconv::host
 

@@ -13,7 +13,8 @@ import pytest
 import tensorflow as tf
 
 import kconv
-from kconv import builtin, choices, dispatch, gpu, native, runtime
+from kconv import builtin, choices, deformation, dispatch, gpu, native, runtime
+from kconv.epilogue import Epilogue
 from kconv.operands import Operands
 
 CALLS = {
@@ -120,6 +121,35 @@ def test_transposed_and_in_a_graph(twin):
     stock.build(x.shape)
     stock.set_weights(layer.get_weights())
     agree([y], [stock(x)])
+
+
+@pytest.mark.parametrize("mask", [False, True])
+def test_deformable(mask, used):
+    x, kernel = random((2, 7, 6, 4)), random((3, 3, 2, 6), 1)
+    offsets, bias = random((2, 4, 3, 36), 2), random((6,), 3)
+    masks = tf.sigmoid(random((2, 4, 3, 18), 4)) if mask else None
+    operands = [x, kernel, offsets, *([masks] if mask else []), bias]
+    options = {"strides": 2, "padding": "same", "offset_groups": 2}
+
+    def passes(function):
+        with tf.GradientTape() as tape:
+            tape.watch(operands)
+            y = function()
+            total = tf.reduce_sum(y * y)
+        return [y, *tape.gradient(total, operands)]
+
+    before = used.kconv_host_runs()
+    found = passes(
+        lambda: kconv.ops.deform_conv(x, kernel, offsets, masks, bias=bias, **options)
+    )
+    assert used.kconv_host_runs() == before + 3
+    spec = deformation.deform_spec(x.shape, kernel.shape, **options)
+    stock = passes(
+        lambda: builtin.deform_conv(
+            spec, x, kernel, offsets, masks, Epilogue(bias, "linear")
+        )
+    )
+    agree(found, stock, 2e-5)
 
 
 def test_an_algorithm_that_gpus_lack():

@@ -64,6 +64,9 @@ def filter_gradient(
     dw = np.zeros(filter_shape)
     for tap in np.ndindex(filter_shape[:-2]):
         seen = padded[_window(tap, dy.shape[1:-1], strides, dilation_rate)]
+        if dw[tap].shape == (1, groups):  # as below, but not a matrix a channel
+            dw[tap] = (seen * dy).sum(tuple(range(dy.ndim - 1)))
+            continue
         of_groups = _split(seen, groups).swapaxes(-1, -2) @ _split(dy, groups)
         dw[tap] = of_groups.swapaxes(0, 1).reshape(filter_shape[-2:])
     return dw

@@ -5,6 +5,7 @@ import ctypes
 import importlib.util
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -15,7 +16,6 @@ import kconv
 from kconv import cuda, info
 
 ROOT = pathlib.Path(__file__).parent.parent
-NAMES = [b"depthwise", b"grouped", b"gemm", b"direct"]
 needs_library = pytest.mark.skipif(
     not cuda.LIBRARY.exists(), reason="kconv/_cuda.so is not built here."
 )
@@ -25,7 +25,7 @@ needs_library = pytest.mark.skipif(
 def build(monkeypatch):
     """The module setup.py, in the folder where its commands run."""
     monkeypatch.chdir(ROOT)
-    for name in ("KCONV_CUDA", "NVCC", "CUDA_HOME", "CUDA_PATH"):
+    for name in ("KCONV_CUDA", "NVCC", "NVCC_CCBIN", "CUDA_HOME", "CUDA_PATH", "CXX"):
         monkeypatch.delenv(name, raising=False)
     spec = importlib.util.spec_from_file_location("kconv_setup", ROOT / "setup.py")
     module = importlib.util.module_from_spec(spec)
@@ -106,6 +106,33 @@ def test_failing_nvcc_is_a_warning(build, tmp_path, monkeypatch):
         build.BuildNative.build_cuda(Command(tmp_path))
 
 
+def test_nvcc_that_cannot_start_is_a_warning(build, tmp_path, monkeypatch):
+    program = pathlib.Path(nvcc_in(tmp_path / "bin"))
+    program.write_text("#!/no/such/interpreter\n")
+    monkeypatch.setattr(build, "OBJECTS", tmp_path / "objects")
+    monkeypatch.setenv("NVCC", str(program))
+    command = Command(tmp_path)
+    build.BuildNative.build_cuda(command)
+    assert "nvcc failed" in command.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("variables", "flags"),
+    [
+        ({"CXX": "g++ -m64"}, ["-ccbin", "g++"]),
+        ({"CXX": "env g++ -m64"}, ["-ccbin", "g++"]),  # as ccache
+        ({"CXX": "g++", "NVCC": " -ccbin g++-12"}, []),
+        ({"CXX": "g++", "NVCC_CCBIN": "g++-12"}, []),
+    ],
+)
+def test_host_compiler_of_nvcc(build, variables, flags, tmp_path, monkeypatch):
+    program = nvcc_in(tmp_path / "bin")
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("NVCC", program + variables.get("NVCC", ""))
+    assert build.nvcc_host_flags() == flags
+
+
 def test_gpu_sources_are_in_no_other_library(build):
     core = {unit.source.as_posix() for unit in build.core_units()}
     assert not [name for name in core if name.startswith("csrc/cuda/")]
@@ -145,7 +172,9 @@ cuda = importlib.util.module_from_spec(spec)
 sys.modules[spec.name] = cuda
 spec.loader.exec_module(cuda)
 library = cuda.declared(ctypes.CDLL(str(cuda.LIBRARY)))
-names = [library.kconv_cuda_algorithm(i) for i in range(-1, 5)]
+names = [library.kconv_cuda_algorithm(-1), library.kconv_cuda_algorithm(0)]
+while names[-1] is not None:
+    names.append(library.kconv_cuda_algorithm(len(names) - 1))
 words = dict(batch=2, groups=32, padding=((1, 1), (1, 1)))
 one = cuda.problem("filter_gradient", (56, 56), (3, 3), 32, 32, **words)
 other = cuda.problem("forward", (56, 56), (3, 3), 32, 32)
@@ -163,10 +192,13 @@ print([
     "tensorflow" in sys.modules,
 ])
 """
+    table = (ROOT / "csrc" / "cuda" / "algorithms.cc").read_text(encoding="utf-8")
+    listed = [name.encode() for name in re.findall(r'{"([\w:]+)"', table)]
+    assert b"direct" in listed
     # A process of its own: this library must not need what tests have loaded.
     found = run(sys.executable, "-c", script, ROOT / "kconv" / "cuda.py")
     assert ast.literal_eval(found) == [
-        *(True, kconv.__version__, [None, *NAMES, None]),
+        *(True, kconv.__version__, [None, *listed, None]),
         *(None, True, True, True, True, -1, False),
     ]
 

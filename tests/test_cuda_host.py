@@ -8,6 +8,7 @@ import reference
 from cuda_twin import (
     check,
     launch_of,
+    library,
     manner,
     problem_of,
     refusal,
@@ -15,6 +16,8 @@ from cuda_twin import (
     workspace_of,
 )
 from problems import CASES, DTYPES, EPILOGUES, PASSES, SMALL, Case, judged
+
+from kconv import cuda
 
 SAME_3 = ((1, 1), (1, 1))
 
@@ -49,6 +52,10 @@ DEPTHWISE = {
         (5, 4), (3, 3), 4, 4, 1, 4, padding=((5, 4), (6, 3)), strides=(1, 2)
     ),
     "empty": Case((6, 5), (3, 3), 4, 4, 0, 4, padding=SAME_3),
+    "empty_rows": Case((6, 0), (3, 3), 4, 4, 2, 4, padding=SAME_3),
+    "outputs_of_padding_only": Case(
+        (0, 5), (3, 2), 3, 3, 1, 3, padding=((2, 3), (1, 0))
+    ),
 }
 DEPTHWISE.update(
     {
@@ -136,6 +143,25 @@ def test_nan_reaches_only_where_it_is_read(algorithm, layout, pass_):
     np.testing.assert_array_equal(np.isnan(result), reached)
 
 
+@pytest.mark.parametrize("layout", ["channels_last", "channels_first"])
+@pytest.mark.parametrize("strides", [(1, 1), (2, 2), (1, 2), (2, 1)])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_not_finite(value, strides, layout):
+    # Neither what is beyond the image nor the zeros of a stride may meet them.
+    words = (strides, None, ((1, 1), (3, 2)), layout)
+    case = Case((10, 37), (3, 5), 9, 9, 2, 9, *words)
+    w = case.operands("forward")[1]
+    w[0, 4, 0, 2] = w[2, 1, 0, 7] = value
+    x, dy = (case.operands(pass_)[0] for pass_ in PASSES[:2])
+    forward = run("depthwise", case, "forward", x, w)
+    by_definition = run("direct", case, "forward", x, w)
+    gradient = run("depthwise", case, "input_gradient", dy, w)
+    expected = case.exact("input_gradient", dy, w)
+    for one, other in ((forward, by_definition), (gradient, expected)):
+        assert 0 < (~np.isfinite(other)).sum() < other.size
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("case", "words"),
     [
@@ -145,6 +171,13 @@ def test_nan_reaches_only_where_it_is_read(algorithm, layout, pass_):
         (Case((8, 8), (3, 3), 4, 4, groups=4, strides=(3, 1)), "strides of 1 and 2"),
         (Case((40, 40), (32, 3), 4, 4, groups=4), "31 taps"),
         (Case((4, 4, 4), (3, 3, 3), 4, 4, groups=4), "one or two dimensions"),
+        (
+            Case(
+                *((1, 4, 4), (1, 3, 3), 4, 4, 1, 4, (2, 1, 1)),
+                padding=((1, 0), (0, 0), (0, 0)),
+            ),
+            "one or two dimensions",
+        ),
         (Case((1 << 29,), (3,), 1, 1), "sizes below"),
     ],
 )
@@ -152,6 +185,28 @@ def test_nan_reaches_only_where_it_is_read(algorithm, layout, pass_):
 def test_what_depthwise_refuses(case, words, pass_):
     assert words in refusal("depthwise", problem_of(case, pass_))
     assert refusal("direct", problem_of(case, pass_)) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, None),
+        ({"input": 0}, "needs an address"),
+        ({"output": 2}, "aligned to their elements"),
+        ({"workspace": 0}, "needs a workspace"),
+        ({"workspace": 4}, "aligned to 16 bytes"),
+        ({"bias": 16}, "where the problem has one"),
+    ],
+)
+def test_addresses_that_would_stop_a_gpu(changes, words):
+    problem = problem_of(DEPTHWISE["3x3"], "filter_gradient")
+    memory = np.zeros(1 << 20, np.uint8)
+    start = memory.ctypes.data + -memory.ctypes.data % 16
+    places = dict.fromkeys(("input", "filter", "output", "workspace"), start)
+    moved = {name: at and start + at for name, at in changes.items()}
+    arguments = cuda.Arguments(**{**places, **moved})
+    error = library().kconv_cuda_run(b"depthwise", problem, arguments, None)
+    assert error is None if words is None else words in error.decode()
 
 
 def test_depthwise_refuses_float64():

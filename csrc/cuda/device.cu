@@ -15,10 +15,17 @@ int kconv_cuda_driver_version() {
 }
 
 int kconv_cuda_devices() {
-  int count = 0;
+  constexpr int kLeastMajor = 8;  // of compute capability, as setup.py compiles
+  int count = 0, usable = 0;
   if (cudaGetDeviceCount(&count) != cudaSuccess) {
     cudaGetLastError();  // or the next call of someone else would find it
     return 0;
   }
-  return count;
+  for (int i = 0; i < count; ++i) {
+    int major = 0;
+    const cudaError_t error =
+        cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, i);
+    if (error == cudaSuccess && major >= kLeastMajor) ++usable;
+  }
+  return usable;
 }

@@ -15,9 +15,11 @@
 // registers from step to step.
 #ifdef __CUDA_ARCH__
 #define KCONV_UNROLL _Pragma("unroll")
+#define KCONV_NO_UNROLL _Pragma("unroll 1")
 #define KCONV_FORGET(x) asm volatile("" : "+r"(x))
 #else
 #define KCONV_UNROLL
+#define KCONV_NO_UNROLL
 #define KCONV_FORGET(x) static_cast<void>(x)
 #endif
 

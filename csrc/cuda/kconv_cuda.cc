@@ -3,6 +3,7 @@
 #include <cstring>
 #include <string>
 
+#include "cuda/addresses.h"
 #include "cuda/algorithms.h"
 #include "cuda/problem.h"
 
@@ -41,12 +42,22 @@ struct Request {
   }
 };
 
+const char* Misplaced(const Problem& problem, const kconv_cuda_arguments& a) {
+  const ConvShape& s = problem.shape;
+  return AddressError({{a.input, s.InputElements()},
+                       {a.filter, s.FilterElements()},
+                       {a.output, s.OutputElements()},
+                       {a.bias, problem.epilogue.bias ? 1 : 0}},
+                      SizeOf(problem.dtype), a.workspace);
+}
+
 }  // namespace
 }  // namespace kconv::cuda
 
 using kconv::ConvArgs;
 using kconv::cuda::Find;
 using kconv::cuda::GpuAlgorithm;
+using kconv::cuda::Misplaced;
 using kconv::cuda::Request;
 
 int kconv_cuda_interface() { return KCONV_CUDA_INTERFACE; }
@@ -85,6 +96,11 @@ const char* kconv_cuda_run(const char* algorithm,
   if (request.problem.epilogue.bias != (arguments->bias != nullptr)) {
     return "A bias must be given where the problem has one.";
   }
+  if (arguments->workspace == nullptr &&
+      request.algorithm->workspace(request.problem) > 0) {
+    return "The algorithm needs a workspace for this problem. Received: null";
+  }
+  if (const char* error = Misplaced(request.problem, *arguments)) return error;
   ConvArgs args;
   args.input = arguments->input;
   args.filter = arguments->filter;

@@ -49,7 +49,8 @@ const char* kconv_cuda_version(void);
 int kconv_cuda_runtime_version(void);
 int kconv_cuda_driver_version(void);
 
-/* How many GPUs there are; 0 where CUDA cannot be used. */
+/* How many GPUs there are that it has kernels for, of compute capability 8.0
+ * and newer; 0 where CUDA cannot be used. */
 int kconv_cuda_devices(void);
 
 /* The name of an algorithm, best first; null past the last one. */

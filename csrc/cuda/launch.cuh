@@ -51,11 +51,12 @@ class Stream {
   template <typename Kernel>
   const char* operator()(const Kernel& kernel, const Launch& launch) const {
     if (launch.blocks == 0) return nullptr;
-    constexpr int64_t kPlainSharedBytes = 48 << 10;
     if (launch.shared_bytes > kPlainSharedBytes) {
+      // Always as much: another thread may be about to launch the same kernel
+      // with more than this launch needs.
       const cudaError_t error = cudaFuncSetAttribute(
           RunSteps<Kernel>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-          static_cast<int>(launch.shared_bytes));
+          static_cast<int>(kMostSharedBytes));
       if (error != cudaSuccess) return Said(error);
     }
     constexpr int64_t kMostBlocks = (int64_t{1} << 31) - 1;

@@ -8,8 +8,9 @@
 //     int64_t Steps(int64_t block) const;
 //     void Step(int64_t step, const Thread&, void* shared, State*) const;
 //     static constexpr int kMostThreads;  // of a block
-//     static constexpr int kLeastBlocks;  // that share a multiprocessor, and so
-//                                         // its registers; may be left out
+//     // Blocks that share a multiprocessor, and so its registers. May be
+//     // left out.
+//     static constexpr int kLeastBlocks;
 //   };
 //
 // Steps says the same to all threads of a block. Within a step no thread writes
@@ -37,6 +38,11 @@ struct Launch {
   int threads = 0;
   int64_t shared_bytes = 0;
 };
+
+// Shared memory of a block: what it may have by itself, and what every GPU from
+// compute capability 8.0 gives when asked.
+inline constexpr int64_t kPlainSharedBytes = 48 << 10;
+inline constexpr int64_t kMostSharedBytes = 99 << 10;
 
 // State of threads that keep none.
 struct NoState {};

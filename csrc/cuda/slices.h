@@ -13,46 +13,59 @@
 
 namespace kconv::cuda {
 
-// to[e] = the sum over slices s of partials[s * elements + e]. A thread takes
-// slices s, s + kLanes, ... into each of its lanes, and adds those in pairs.
+// to[e] = the sum over slices s of partials[s * elements + e]. The threads of a
+// block take kColumns elements and share the slices, as a filter has few
+// elements and many slices: one thread would wait for memory slice by slice.
 template <typename Element>
 struct AddSlices {
   using Sum = SumType<Element>;
   using State = NoState;
-  static constexpr int kMostThreads = 256;
-  static constexpr int kLanes = 8;
+  static constexpr int kColumns = 32;
+  static constexpr int kParts = 8;
+  static constexpr int kMostThreads = kColumns * kParts;
+  static constexpr int kLanes = 4;  // sums of a thread, for loads at one time
 
   const Sum* partials;
   int64_t slices, elements;
   Element* to;
 
   cuda::Launch Launch() const {
-    return {(elements + kMostThreads - 1) / kMostThreads, kMostThreads, 0};
+    return {(elements + kColumns - 1) / kColumns, kMostThreads,
+            kMostThreads * static_cast<int64_t>(sizeof(Sum))};
   }
 
-  KCONV_HOST_DEVICE int64_t Steps(int64_t) const { return 1; }
+  KCONV_HOST_DEVICE int64_t Steps(int64_t) const { return 2; }
 
-  KCONV_HOST_DEVICE void Step(int64_t, const Thread& thread, void*,
+  KCONV_HOST_DEVICE void Step(int64_t step, const Thread& thread, void* shared,
                               State*) const {
-    const int64_t e = thread.block * thread.count + thread.index;
+    const int64_t e = thread.block * kColumns + thread.index % kColumns;
     if (e >= elements) return;
+    const int part = thread.index / kColumns;
+    Sum* sums = static_cast<Sum*>(shared) + thread.index;
+    if (step == 0) {
+      *sums = OfPart(partials + e, part);
+    } else if (part == 0) {
+      Sum sum = *sums;
+      KCONV_UNROLL
+      for (int i = 1; i < kParts; ++i) sum += sums[i * kColumns];
+      Narrow(sum, to + e);
+    }
+  }
+
+ private:
+  // The sum of slices part, part + kParts, ...
+  KCONV_HOST_DEVICE Sum OfPart(const Sum* from, int part) const {
     Sum lane[kLanes] = {};
-    const Sum* from = partials + e;
-    int64_t s = 0;
-    for (; s + kLanes <= slices; s += kLanes) {
+    for (int64_t s = part; s < slices; s += kParts * kLanes) {
       KCONV_UNROLL
-      for (int l = 0; l < kLanes; ++l) lane[l] += from[(s + l) * elements];
+      for (int l = 0; l < kLanes; ++l) {
+        const int64_t at = s + l * kParts;
+        if (at < slices) lane[l] += from[at * elements];
+      }
     }
     KCONV_UNROLL
-    for (int l = 0; l < kLanes; ++l) {
-      if (s + l < slices) lane[l] += from[(s + l) * elements];
-    }
-    KCONV_UNROLL
-    for (int width = kLanes / 2; width > 0; width /= 2) {
-      KCONV_UNROLL
-      for (int l = 0; l < width; ++l) lane[l] += lane[l + width];
-    }
-    Narrow(lane[0], to + e);
+    for (int l = 1; l < kLanes; ++l) lane[0] += lane[l];
+    return lane[0];
   }
 };
 

@@ -30,7 +30,8 @@ struct CudaTouchSamples {
   using State = cuda::NoState;
   static constexpr int kMostThreads = kCudaThreads;
 
-  int64_t count, taps, offset_groups;
+  int64_t count;
+  int32_t taps, offset_groups;
   const int32_t* numbers;
   const Sample<Sum>* samples;
   CudaTouch<Sum>* touches;
@@ -45,7 +46,7 @@ struct CudaTouchSamples {
                               State*) const {
     const int64_t i = thread.block * thread.count + thread.index;
     if (i >= count) return;
-    const int64_t number = numbers[i];
+    const int32_t number = numbers[i];
     const Sample<Sum> s = samples[number];
     CudaTouch<Sum> touch;
     CornerWeights(s, touch.weight);
@@ -54,8 +55,7 @@ struct CudaTouchSamples {
       if (!(s.inside >> k & 1)) touch.weight[k] = 0;
     }
     touch.mask = s.mask;
-    touch.row = static_cast<int32_t>(number / taps / offset_groups * taps +
-                                     number % taps);
+    touch.row = number / taps / offset_groups * taps + number % taps;
     touches[i] = touch;
   }
 };
@@ -107,16 +107,18 @@ struct CudaCollect {
   static constexpr int kRun = 8;
 
   CudaValues<Sum> values;
-  int64_t first_image, images;
-  int64_t height, width, channels;
-  int64_t offset_groups, offset_group_channels, cells;  // of an offset group
+  int32_t first_image, images;
+  int32_t height, width, channels;
+  int32_t offset_groups, offset_group_channels;
+  int32_t cells;  // of an offset group
   const CudaTouch<Sum>* touches;
   const int32_t* starts;
   Element* gradient;
 
-  KCONV_HOST_DEVICE int64_t Runs() const { return (width + kRun - 1) / kRun; }
+  KCONV_HOST_DEVICE int32_t Runs() const { return (width + kRun - 1) / kRun; }
   cuda::Launch Launch() const {
-    const int64_t count = images * height * Runs() * (values.channels / kCount);
+    const int64_t count =
+        int64_t{images} * height * Runs() * (values.channels / kCount);
     return {(count + kMostThreads - 1) / kMostThreads, kMostThreads, 0};
   }
 
@@ -125,23 +127,33 @@ struct CudaCollect {
   KCONV_HOST_DEVICE void Step(int64_t, const cuda::Thread& thread, void*,
                               State*) const {
     const int64_t item = thread.block * thread.count + thread.index;
-    const int64_t fours = values.channels / kCount;
-    const int64_t row = item / fours / Runs();
-    const int64_t image = row / height + first_image, y = row % height;
-    if (image >= first_image + images) return;
-    const int64_t channel = values.first_channel + item % fours * kCount;
-    const int64_t begin = item / fours % Runs() * kRun;
-    const int64_t end = begin + kRun < width ? begin + kRun : width;
-    const int32_t* start = starts + image * (offset_groups * cells + 1) +
-                           channel / offset_group_channels * cells;
-    Element* to =
-        gradient + ((image * height + y) * width + begin) * channels + channel;
+    const int32_t fours = values.channels / kCount;
+    const int64_t run = item / fours;
+    const auto row = static_cast<int32_t>(run / Runs());
+    const int32_t image = row / height, y = row - image * height;
+    if (image >= images) return;
+    const auto of_run = static_cast<int32_t>(item - run * fours);
+    const int32_t channel = values.first_channel + of_run * kCount;
+    const int32_t begin =
+        static_cast<int32_t>(run - int64_t{row} * Runs()) * kRun;
+    const int32_t end = begin + kRun < width ? begin + kRun : width;
+    const int64_t of_image = int64_t{offset_groups} * cells + 1;
+    // The cell of the pixel on the left of the run.
+    const int32_t* start = starts + (first_image + image) * of_image +
+                           channel / offset_group_channels * cells +
+                           (y * width + begin + width);
+    const int64_t pixel =
+        (int64_t{first_image + image} * height + y) * width + begin;
+    Element* to = gradient + pixel * channels + channel;
+    // Where row 0 of the gradients by values would lie.
+    const int64_t values_at =
+        channel - values.first_channel -
+        int64_t{values.first_pixel} * values.taps * values.channels;
     Sum here[kCount] = {}, next[kCount] = {};
-    for (int64_t x = begin - 1; x < end; ++x) {
-      // The cell of (y, x), and the one above.
-      const int64_t cell = y * width + x + width + 1;
-      Collect<0>(start + cell, channel, here, next);
-      Collect<2>(start + cell - width, channel, here, next);
+    // The cell of a pixel, and the one above.
+    for (int32_t x = begin - 1; x < end; ++x, ++start) {
+      Collect<0>(start, values_at, here, next);
+      Collect<2>(start - width, values_at, here, next);
       if (x >= begin) {
         Store(here, to);
         to += channels;
@@ -157,18 +169,20 @@ struct CudaCollect {
  private:
   // Adds what a cell gives by its corners kCorner and kCorner + 1.
   template <int kCorner>
-  KCONV_HOST_DEVICE void Collect(const int32_t* start, int64_t channel,
+  KCONV_HOST_DEVICE void Collect(const int32_t* start, int64_t values_at,
                                  Sum* left, Sum* right) const {
     const int32_t end = start[1];
     for (int32_t i = start[0]; i < end; ++i) {
-      const CudaTouch<Sum> touch = touches[i];
+      const CudaTouch<Sum>& touch = touches[i];
       const Sum to_left = touch.weight[kCorner];
       const Sum to_right = touch.weight[kCorner + 1];
+      const Sum mask = touch.mask;
       Sum by_value[kCount];
-      Load(values.At(touch.row, channel), by_value);
+      Load(values.data + (int64_t{touch.row} * values.channels + values_at),
+           by_value);
       KCONV_UNROLL
       for (int j = 0; j < kCount; ++j) {
-        const Sum masked = touch.mask * by_value[j];
+        const Sum masked = mask * by_value[j];
         if (to_left != 0) left[j] += to_left * masked;
         if (to_right != 0) right[j] += to_right * masked;
       }

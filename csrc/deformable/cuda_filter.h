@@ -18,21 +18,21 @@ template <typename Element>
 struct CudaFilter {
   using Sum = SumType<Element>;
   using State = CudaSums<Sum>;
-  static constexpr int kMostThreads = kCudaThreads;
+  static constexpr int kMostThreads = kCudaTileThreads<Sum>;
 
   CudaTile<Sum> tile;
   CudaSampler<Element> sampler;
-  int64_t pixels, groups;
-  int64_t row_tiles, column_tiles;
-  int64_t slices, slice_pixels;
-  int64_t filters, group_filters;
+  int32_t pixels, groups;
+  int32_t row_tiles, column_tiles;
+  int32_t slices, slice_pixels;
+  int32_t filters, group_filters;
   bool whole;               // four filters are of one group, and aligned
   const Element* upstream;  // gradient of the output
   Element* gradient;        // where there is one slice, else
   Sum* partials;            // [slice][tap][channel][filter]
 
   cuda::Launch Launch() const {
-    return {slices * groups * row_tiles * column_tiles, tile.Threads(),
+    return {int64_t{slices} * groups * row_tiles * column_tiles, tile.Threads(),
             tile.SharedBytes()};
   }
 
@@ -41,10 +41,11 @@ struct CudaFilter {
     return (place.end - place.begin + kCudaDepth - 1) / kCudaDepth + 1;
   }
 
-  KCONV_HOST_DEVICE void Step(int64_t step, const cuda::Thread& thread,
+  KCONV_HOST_DEVICE void Step(int64_t number, const cuda::Thread& thread,
                               void* shared, State* state) const {
     const Place place = PlaceOf(thread.block);
-    const int64_t pixel = place.begin + step * kCudaDepth;
+    const auto step = static_cast<int32_t>(number);
+    const int32_t pixel = place.begin + step * kCudaDepth;
     if (pixel < place.end) Fill(place, pixel, step, thread, shared);
     if (step > 0) tile.Multiply(thread, shared, step - 1, state);
     if (pixel >= place.end) Write(place, thread, *state);
@@ -53,16 +54,17 @@ struct CudaFilter {
  private:
   // What a block computes.
   struct Place {
-    int64_t slice, group, filter;  // the first filter, of the group
+    int32_t slice, group, filter;  // the first filter, of the group
     int32_t column;                // of the sampler, the first one
-    int64_t begin, end;            // pixels
+    int32_t begin, end;            // pixels
   };
 
-  KCONV_HOST_DEVICE Place PlaceOf(int64_t block) const {
+  KCONV_HOST_DEVICE Place PlaceOf(int64_t number) const {
+    auto block = static_cast<int32_t>(number);
     Place p;
     p.filter = block % column_tiles * tile.Columns();
     block /= column_tiles;
-    p.column = static_cast<int32_t>(block % row_tiles * tile.Rows());
+    p.column = block % row_tiles * tile.Rows();
     block /= row_tiles;
     p.group = block % groups;
     p.slice = block / groups;
@@ -72,10 +74,9 @@ struct CudaFilter {
     return p;
   }
 
-  KCONV_HOST_DEVICE void Fill(const Place& p, int64_t pixel, int64_t buffer,
+  KCONV_HOST_DEVICE void Fill(const Place& p, int32_t pixel, int buffer,
                               const cuda::Thread& thread, void* shared) const {
-    FillLines(thread, tile.Rows(), tile.RowLine(),
-              tile.RowFactor(shared, buffer),
+    FillLines(thread, tile.Rows(), tile.RowFactor(shared, buffer),
               [&](int step, int first, Sum* value) {
                 if (pixel + step < p.end) {
                   sampler.Fetch(pixel + step, p.group, p.column + first, value);
@@ -85,11 +86,10 @@ struct CudaFilter {
                 }
               });
     const Element* from = upstream + p.group * group_filters + p.filter;
-    const int64_t rest = group_filters - p.filter;
-    FillLines(thread, tile.Columns(), tile.ColumnLine(),
-              tile.ColumnFactor(shared, buffer),
+    const int32_t rest = group_filters - p.filter;
+    FillLines(thread, tile.Columns(), tile.ColumnFactor(shared, buffer),
               [&](int step, int first, Sum* value) {
-                LoadFour(from + (pixel + step) * filters + first,
+                LoadFour(from + int64_t{pixel + step} * filters + first,
                          pixel + step < p.end ? rest - first : 0, whole, value);
               });
   }
@@ -97,13 +97,13 @@ struct CudaFilter {
   KCONV_HOST_DEVICE void Write(const Place& p, const cuda::Thread& thread,
                                const State& state) const {
     tile.ForFours(thread, state, [&](int row, int column, const Sum* sums) {
-      const int64_t line = p.column + row;
+      const int32_t line = p.column + row;
       if (line >= sampler.columns) return;
-      const int64_t rest = group_filters - p.filter - column;
+      const int32_t rest = group_filters - p.filter - column;
       const int64_t at =
-          line * filters + p.group * group_filters + p.filter + column;
+          int64_t{line} * filters + p.group * group_filters + p.filter + column;
       if (partials != nullptr) {
-        const int64_t elements = sampler.columns * filters;
+        const int64_t elements = int64_t{sampler.columns} * filters;
         StoreFour(sums, rest, whole, partials + p.slice * elements + at);
       } else {
         StoreFour(sums, rest, whole, gradient + at);

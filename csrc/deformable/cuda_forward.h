@@ -18,14 +18,14 @@ template <typename Element>
 struct CudaForward {
   using Sum = SumType<Element>;
   using State = CudaSums<Sum>;
-  static constexpr int kMostThreads = kCudaThreads;
+  static constexpr int kMostThreads = kCudaTileThreads<Sum>;
 
   CudaTile<Sum> tile;
   CudaSampler<Element> sampler;
-  int64_t pixels, groups;
-  int64_t row_tiles, column_tiles;
-  int64_t slices, slice_columns;  // of the sampler's
-  int64_t filters, group_filters;
+  int32_t pixels, groups;
+  int32_t row_tiles, column_tiles;
+  int32_t slices, slice_columns;  // of the sampler's
+  int32_t filters, group_filters;
   bool whole;  // four filters are of one group, and aligned
   const Element* filter;
   const Element* bias;  // or null
@@ -34,7 +34,7 @@ struct CudaForward {
   Sum* partials;  // [slice][pixel][filter], or null where there is one slice
 
   cuda::Launch Launch() const {
-    return {slices * groups * row_tiles * column_tiles, tile.Threads(),
+    return {int64_t{slices} * groups * row_tiles * column_tiles, tile.Threads(),
             tile.SharedBytes()};
   }
 
@@ -43,11 +43,11 @@ struct CudaForward {
     return (place.end - place.begin + kCudaDepth - 1) / kCudaDepth + 1;
   }
 
-  KCONV_HOST_DEVICE void Step(int64_t step, const cuda::Thread& thread,
+  KCONV_HOST_DEVICE void Step(int64_t number, const cuda::Thread& thread,
                               void* shared, State* state) const {
     const Place place = PlaceOf(thread.block);
-    const int32_t column =
-        place.begin + static_cast<int32_t>(step) * kCudaDepth;
+    const auto step = static_cast<int32_t>(number);
+    const int32_t column = place.begin + step * kCudaDepth;
     if (column < place.end) Fill(place, column, step, thread, shared);
     if (step > 0) tile.Multiply(thread, shared, step - 1, state);
     if (column >= place.end) Write(place, thread, *state);
@@ -56,12 +56,13 @@ struct CudaForward {
  private:
   // What a block computes.
   struct Place {
-    int64_t slice, group, pixel, filter;  // the first ones, filter of the group
+    int32_t slice, group, pixel, filter;  // the first ones, filter of the group
     int32_t begin, end;                   // columns of the sampler
   };
 
   // Blocks side by side sample the same pixels.
-  KCONV_HOST_DEVICE Place PlaceOf(int64_t block) const {
+  KCONV_HOST_DEVICE Place PlaceOf(int64_t number) const {
+    auto block = static_cast<int32_t>(number);
     Place p;
     p.filter = block % column_tiles * tile.Columns();
     block /= column_tiles;
@@ -69,16 +70,15 @@ struct CudaForward {
     block /= row_tiles;
     p.group = block % groups;
     p.slice = block / groups;
-    const int64_t begin = p.slice * slice_columns, end = begin + slice_columns;
-    p.begin = static_cast<int32_t>(begin);
-    p.end = static_cast<int32_t>(end < sampler.columns ? end : sampler.columns);
+    p.begin = p.slice * slice_columns;
+    p.end = p.begin + slice_columns;
+    if (p.end > sampler.columns) p.end = sampler.columns;
     return p;
   }
 
-  KCONV_HOST_DEVICE void Fill(const Place& p, int32_t column, int64_t buffer,
+  KCONV_HOST_DEVICE void Fill(const Place& p, int32_t column, int buffer,
                               const cuda::Thread& thread, void* shared) const {
-    FillTurned(thread, tile.Rows(), tile.RowLine(),
-               tile.RowFactor(shared, buffer),
+    FillTurned(thread, tile.Rows(), tile.RowFactor(shared, buffer),
                [&](int row, int step, Sum* value) {
                  // A slice ends where a step does, or with the columns.
                  if (p.pixel + row < pixels) {
@@ -89,12 +89,11 @@ struct CudaForward {
                  }
                });
     const Element* weights = filter + p.group * group_filters + p.filter;
-    const int64_t rest = group_filters - p.filter;
-    FillLines(thread, tile.Columns(), tile.ColumnLine(),
-              tile.ColumnFactor(shared, buffer),
+    const int32_t rest = group_filters - p.filter;
+    FillLines(thread, tile.Columns(), tile.ColumnFactor(shared, buffer),
               [&](int step, int first, Sum* value) {
-                const int64_t row = column + step;
-                LoadFour(weights + row * filters + first,
+                const int32_t row = column + step;
+                LoadFour(weights + int64_t{row} * filters + first,
                          row < p.end ? rest - first : 0, whole, value);
               });
   }
@@ -102,14 +101,14 @@ struct CudaForward {
   KCONV_HOST_DEVICE void Write(const Place& p, const cuda::Thread& thread,
                                const State& state) const {
     tile.ForFours(thread, state, [&](int row, int column, const Sum* sums) {
-      const int64_t pixel = p.pixel + row;
+      const int32_t pixel = p.pixel + row;
       if (pixel >= pixels) return;
-      const int64_t rest = group_filters - p.filter - column;
-      const int64_t channel = p.group * group_filters + p.filter + column;
-      const int64_t at = pixel * filters + channel;
+      const int32_t rest = group_filters - p.filter - column;
+      const int32_t channel = p.group * group_filters + p.filter + column;
+      const int64_t at = int64_t{pixel} * filters + channel;
       if (partials != nullptr) {
         StoreFour(sums, rest, whole,
-                  partials + p.slice * pixels * filters + at);
+                  partials + int64_t{p.slice} * pixels * filters + at);
         return;
       }
       Sum value[4];

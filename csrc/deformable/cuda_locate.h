@@ -29,7 +29,7 @@ struct CudaLocate {
   static constexpr int kMostThreads = kCudaThreads;
 
   Window window;
-  int64_t taps, count;
+  int32_t taps, count;
   const Element* offsets;
   const Element* mask;  // or null
   Sample<Sum>* samples;
@@ -46,25 +46,28 @@ struct CudaLocate {
 
   KCONV_HOST_DEVICE void Step(int64_t, const cuda::Thread& thread, void*,
                               State*) const {
-    const int64_t number = thread.block * thread.count + thread.index;
+    const auto number =
+        static_cast<int32_t>(thread.block * thread.count + thread.index);
     if (number >= count) return;
     const Window& w = window;
-    const int64_t tap = number % taps;
-    const int64_t group = number / taps % w.offset_groups;
-    const int64_t pixel = number / taps / w.offset_groups;
-    const int64_t x = pixel % w.output[1];
-    const int64_t y = pixel / w.output[1] % w.output[0];
-    const int64_t image = pixel / w.output[1] / w.output[0];
+    const auto groups = static_cast<int32_t>(w.offset_groups);
+    const auto columns = static_cast<int32_t>(w.output[1]);
+    const auto rows = static_cast<int32_t>(w.output[0]);
+    const auto of_row = static_cast<int32_t>(w.kernel[1]);
+    const int32_t tap = number % taps, group = number / taps % groups;
+    const int32_t pixel = number / taps / groups;
+    const int32_t x = pixel % columns, y = pixel / columns % rows;
+    const int32_t image = pixel / columns / rows;
     const int64_t at_y =
-        y * w.stride[0] - w.pad[0] + tap / w.kernel[1] * w.dilation[0];
+        y * w.stride[0] - w.pad[0] + tap / of_row * w.dilation[0];
     const int64_t at_x =
-        x * w.stride[1] - w.pad[1] + tap % w.kernel[1] * w.dilation[1];
+        x * w.stride[1] - w.pad[1] + tap % of_row * w.dilation[1];
     const int64_t first = image * w.input[0] * w.input[1];
-    const Sample<Sum> s =
-        Locate<Sum>(static_cast<Sum>(at_y) + Widen(offsets[2 * number]),
-                    static_cast<Sum>(at_x) + Widen(offsets[2 * number + 1]),
-                    mask == nullptr ? Sum(1) : Widen(mask[number]), w.input[0],
-                    w.input[1], first);
+    const Sample<Sum> s = Locate<Sum>(
+        static_cast<Sum>(at_y) + Widen(offsets[int64_t{2} * number]),
+        static_cast<Sum>(at_x) + Widen(offsets[int64_t{2} * number + 1]),
+        mask == nullptr ? Sum(1) : Widen(mask[number]), w.input[0], w.input[1],
+        first);
     samples[number] = s;
     if (cells == nullptr) return;
     // What reads nothing comes last.
@@ -72,7 +75,7 @@ struct CudaLocate {
         s.inside == 0 ? w.offset_groups * CudaCells(w)
                       : group * CudaCells(w) + s.at - first + w.input[1] + 1);
     for (int i = 0; i < 3; ++i) {
-      gradients[3 * number + i] = IsNan(s) ? s.y : Sum(0);
+      gradients[int64_t{3} * number + i] = IsNan(s) ? s.y : Sum(0);
     }
   }
 };

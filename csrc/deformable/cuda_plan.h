@@ -29,10 +29,13 @@ inline const char* CudaRefusal(const DeformProblem& problem) {
   // Factors first: a product of two small ones does not overflow.
   const bool small =
       height < kMost && width < kMost && (height + 1) * width < kMost &&
-      s.in_channels < kMost && s.KernelTaps() < kMost &&
+      s.in_channels < kMost && s.out_channels < kMost &&
       shape.offset_groups * ((height + 1) * width + 1) < kMost &&
-      s.KernelTaps() * s.GroupInChannels() < kMost && shape.Pixels() < kMost &&
-      shape.Points() < kMost && shape.Pixels() * shape.Points() < kMost;
+      s.KernelTaps() < kMost && s.KernelTaps() * s.GroupInChannels() < kMost &&
+      shape.Pixels() < kMost && shape.Points() < kMost &&
+      shape.Pixels() * shape.Points() < kMost &&
+      // So many blocks can be numbered.
+      s.OutputElements() < kMost << 10 && s.FilterElements() < kMost << 10;
   return small ? nullptr
                : "deformable convolution on GPUs takes sizes below 2^30: of "
                  "the samples in all, of the pixels of an image times the "
@@ -56,12 +59,16 @@ struct CudaTiling {
 // tiles are few.
 template <typename Sum>
 struct CudaForwardPlan {
+  // How much fewer tiles than blocks do: a smaller tile samples each value more
+  // often.
+  static constexpr int64_t kFewTiles = 4;
+
   CudaTiling<Sum> tiling;
   Split slices;
 
   explicit CudaForwardPlan(const DeformShape& shape)
       : tiling(shape.Pixels(), shape.conv.GroupOutChannels(), shape.conv.groups,
-               kCudaWantedBlocks) {
+               kCudaWantedBlocks / kFewTiles) {
     constexpr int64_t kLeastColumns = 256;
     const int64_t columns =
         shape.conv.KernelTaps() * shape.conv.GroupInChannels();
@@ -85,10 +92,11 @@ struct CudaFilterPlan {
     constexpr int64_t kLeastPixels = 64;
     const int64_t bytes =
         shape.conv.FilterElements() * static_cast<int64_t>(sizeof(Sum));
-    slices = Split(shape.Pixels(),
-                   cuda::SliceCount(shape.Pixels() / kLeastPixels,
-                                    tiling.blocks, kCudaWantedBlocks, bytes),
-                   kCudaDepth);
+    slices =
+        Split(shape.Pixels(),
+              cuda::SliceCount(shape.Pixels() / kLeastPixels, tiling.blocks,
+                               2 * kCudaWantedBlocks, bytes),
+              kCudaDepth);
   }
 };
 
@@ -106,8 +114,12 @@ struct CudaValueSlices {
     const int64_t bytes =
         std::max<int64_t>(1, s.OutputPixels() * s.KernelTaps() * bytes_of_sum);
     const int64_t channels = std::max(kLeastChannels, kCudaValueBytes / bytes);
+    // Their pixels are numbered in 32 bits.
+    const int64_t most_images =
+        std::min(std::max<int64_t>(1, s.batch),
+                 (int64_t{1} << 30) / std::max<int64_t>(1, s.InputPixels()));
     images = std::clamp<int64_t>(channels / s.in_channels, 1,
-                                 std::max<int64_t>(1, s.batch));
+                                 std::max<int64_t>(1, most_images));
     groups = Split(s.groups, CeilDivide(s.in_channels, channels), 1);
     parts = Split(group_channels, 1, 1);
     if (group_channels > channels) {

@@ -24,14 +24,16 @@ struct CudaPoints {
   static constexpr int kLanes = 8;  // a line of 128 bytes of float32
 
   CudaValues<Sum> values;
-  int64_t offset_groups, offset_group_channels;
-  int64_t first_group, groups;  // offset groups of the slice
-  int64_t channels, width;      // of the image
+  int32_t offset_groups, offset_group_channels;
+  int32_t first_group, groups;  // offset groups of the slice
+  int32_t channels, width;      // of the image
   const Element* input;
   const Sample<Sum>* samples;
   Sum* gradients;  // by dy, dx and the mask: these are added to
 
-  int64_t Count() const { return values.pixels * groups * values.taps; }
+  int64_t Count() const {
+    return int64_t{values.pixels} * groups * values.taps;
+  }
   cuda::Launch Launch() const {
     constexpr int64_t kPoints = kMostThreads / kLanes;
     return {(Count() + kPoints - 1) / kPoints, kMostThreads,
@@ -57,48 +59,46 @@ struct CudaPoints {
  private:
   struct Place {
     bool exists;
-    int64_t group, row;  // row: output pixel x taps + tap
-    int64_t number;      // of the sample
+    int32_t group, row;  // row: output pixel x taps + tap
+    int32_t number;      // of the sample
   };
 
   // The block's point `i`.
   KCONV_HOST_DEVICE Place PlaceOf(const cuda::Thread& thread, int i) const {
-    const int64_t number = thread.block * (thread.count / kLanes) + i;
+    const auto number =
+        static_cast<int32_t>(thread.block * (thread.count / kLanes) + i);
     Place p;
-    const int64_t tap = number % values.taps;
-    const int64_t of_group = number / values.taps;
-    const int64_t pixel = of_group / groups + values.first_pixel;
-    p.exists = of_group / groups < values.pixels;
-    p.group = first_group + of_group % groups;
-    p.row = pixel * values.taps + tap;
-    p.number = (pixel * offset_groups + p.group) * values.taps + tap;
+    const int32_t of_group = number / values.taps;
+    const int32_t tap = number - of_group * values.taps;
+    const int32_t pixel = of_group / groups;
+    p.exists = pixel < values.pixels;
+    p.group = first_group + (of_group - pixel * groups);
+    p.row = (values.first_pixel + pixel) * values.taps + tap;
+    p.number =
+        ((values.first_pixel + pixel) * offset_groups + p.group) * values.taps +
+        tap;
     return p;
   }
 
   KCONV_HOST_DEVICE void Multiply(const Place& p, int lane, Sum* dot) const {
     const Sample<Sum> s = samples[p.number];
     if (s.inside == 0) return;
-    int64_t begin = p.group * offset_group_channels;
-    int64_t end = begin + offset_group_channels;
+    int32_t begin = p.group * offset_group_channels;
+    int32_t end = begin + offset_group_channels;
     if (begin < values.first_channel) begin = values.first_channel;
     if (end > values.first_channel + values.channels) {
       end = values.first_channel + values.channels;
     }
-    for (int64_t c = begin + lane * kCount; c < end; c += kLanes * kCount) {
-      Sum by_value[kCount], corner[kCorners][kCount];
+    for (int32_t c = begin + lane * kCount; c < end; c += kLanes * kCount) {
+      Sum by_value[kCount];
       Load(values.At(p.row, c), by_value);
       KCONV_UNROLL
       for (int k = 0; k < kCorners; ++k) {
+        if (!(s.inside >> k & 1)) continue;
+        Sum corner[kCount];
+        Load(input + (CornerPixel(s.at, k, width) * channels + c), corner);
         KCONV_UNROLL
-        for (int j = 0; j < kCount; ++j) corner[k][j] = 0;
-        if (s.inside >> k & 1) {
-          Load(input + (CornerPixel(s.at, k, width) * channels + c), corner[k]);
-        }
-      }
-      KCONV_UNROLL
-      for (int k = 0; k < kCorners; ++k) {
-        KCONV_UNROLL
-        for (int j = 0; j < kCount; ++j) dot[k] += by_value[j] * corner[k][j];
+        for (int j = 0; j < kCount; ++j) dot[k] += by_value[j] * corner[j];
       }
     }
   }
@@ -124,7 +124,7 @@ struct CudaPoints {
       KCONV_UNROLL
       for (int k = 0; k < kCorners; ++k) dot[k] += part[k];
     }
-    AddPointGradients(s, weight, dot, gradients + 3 * p.number);
+    AddPointGradients(s, weight, dot, gradients + int64_t{3} * p.number);
   }
 };
 

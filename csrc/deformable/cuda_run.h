@@ -26,6 +26,9 @@
 
 namespace kconv::deformable {
 
+// A size that CudaRefusal has bounded.
+inline int32_t Small(int64_t size) { return static_cast<int32_t>(size); }
+
 // Launches kernels one after the other, until one fails.
 template <typename Launcher>
 class CudaQueue {
@@ -64,8 +67,8 @@ class CudaPass {
   CudaLocate<Element> Locate() const {
     CudaLocate<Element> kernel = {};
     kernel.window = WindowOf(shape_);
-    kernel.taps = conv_.KernelTaps();
-    kernel.count = shape_.Pixels() * shape_.Points();
+    kernel.taps = Small(conv_.KernelTaps());
+    kernel.count = Small(shape_.Pixels() * shape_.Points());
     kernel.offsets = static_cast<const Element*>(args_.offsets);
     kernel.mask =
         problem_.mask ? static_cast<const Element*>(args_.mask) : nullptr;
@@ -81,11 +84,9 @@ class CudaPass {
     sampler.width = conv_.input[2];
     sampler.taps = conv_.KernelTaps();
     sampler.points = shape_.Points();
-    sampler.group_channels = static_cast<int32_t>(conv_.GroupInChannels());
-    sampler.offset_group_channels =
-        static_cast<int32_t>(shape_.OffsetGroupChannels());
-    sampler.columns =
-        static_cast<int32_t>(conv_.KernelTaps() * conv_.GroupInChannels());
+    sampler.group_channels = Small(conv_.GroupInChannels());
+    sampler.offset_group_channels = Small(shape_.OffsetGroupChannels());
+    sampler.columns = Small(conv_.KernelTaps() * conv_.GroupInChannels());
     sampler.whole = WholeChannels({args_.input});
     return sampler;
   }
@@ -145,14 +146,14 @@ class CudaForwardPass : public CudaPass<Element> {
     CudaForward<Element> kernel;
     kernel.tile = plan_.tiling.tile;
     kernel.sampler = this->Sampler();
-    kernel.pixels = this->shape_.Pixels();
-    kernel.groups = conv.groups;
-    kernel.row_tiles = plan_.tiling.row_tiles;
-    kernel.column_tiles = plan_.tiling.column_tiles;
-    kernel.slices = plan_.slices.count;
-    kernel.slice_columns = plan_.slices.size;
-    kernel.filters = conv.out_channels;
-    kernel.group_filters = conv.GroupOutChannels();
+    kernel.pixels = Small(this->shape_.Pixels());
+    kernel.groups = Small(conv.groups);
+    kernel.row_tiles = Small(plan_.tiling.row_tiles);
+    kernel.column_tiles = Small(plan_.tiling.column_tiles);
+    kernel.slices = Small(plan_.slices.count);
+    kernel.slice_columns = Small(plan_.slices.size);
+    kernel.filters = Small(conv.out_channels);
+    kernel.group_filters = Small(conv.GroupOutChannels());
     kernel.whole = this->WholeFilters({args.filter, args.result});
     kernel.filter = static_cast<const Element*>(args.filter);
     kernel.bias = static_cast<const Element*>(args.bias);
@@ -197,14 +198,14 @@ class CudaFilterPass : public CudaPass<Element> {
     CudaFilter<Element> kernel;
     kernel.tile = plan_.tiling.tile;
     kernel.sampler = this->Sampler();
-    kernel.pixels = this->shape_.Pixels();
-    kernel.groups = conv.groups;
-    kernel.row_tiles = plan_.tiling.row_tiles;
-    kernel.column_tiles = plan_.tiling.column_tiles;
-    kernel.slices = plan_.slices.count;
-    kernel.slice_pixels = plan_.slices.size;
-    kernel.filters = conv.out_channels;
-    kernel.group_filters = conv.GroupOutChannels();
+    kernel.pixels = Small(this->shape_.Pixels());
+    kernel.groups = Small(conv.groups);
+    kernel.row_tiles = Small(plan_.tiling.row_tiles);
+    kernel.column_tiles = Small(plan_.tiling.column_tiles);
+    kernel.slices = Small(plan_.slices.count);
+    kernel.slice_pixels = Small(plan_.slices.size);
+    kernel.filters = Small(conv.out_channels);
+    kernel.group_filters = Small(conv.GroupOutChannels());
     kernel.whole = this->WholeFilters({args.output, args.result});
     kernel.upstream = static_cast<const Element*>(args.output);
     kernel.gradient = static_cast<Element*>(args.result);
@@ -290,9 +291,12 @@ class CudaImagePass : public CudaPass<Element> {
       pass.cells = sorted_[to];
       pass.numbers = numbers_[to];
     }
-    const CudaTouchSamples<Sum> touch = {
-        count,        this->conv_.KernelTaps(), this->shape_.offset_groups,
-        pass.numbers, this->samples_,           touches_};
+    const CudaTouchSamples<Sum> touch = {count,
+                                         Small(this->conv_.KernelTaps()),
+                                         Small(this->shape_.offset_groups),
+                                         pass.numbers,
+                                         this->samples_,
+                                         touches_};
     queue->Put(touch);
     queue->Put(
         CudaCellStarts{batch, of_image_, all_cells_, pass.cells, starts_});
@@ -306,28 +310,30 @@ class CudaImagePass : public CudaPass<Element> {
     const auto& args = this->args_;
     CudaValues<Sum> values;
     values.data = values_;
-    values.first_pixel = image * conv.OutputPixels();
-    values.pixels = images * conv.OutputPixels();
-    values.first_channel = pieces_.FirstGroup(slice) * conv.GroupInChannels() +
-                           pieces_.Skipped(slice);
-    values.channels = pieces_.Groups(slice) * pieces_.GroupChannels(slice);
-    values.taps = conv.KernelTaps();
+    values.first_pixel = Small(image * conv.OutputPixels());
+    values.pixels = Small(images * conv.OutputPixels());
+    values.first_channel =
+        Small(pieces_.FirstGroup(slice) * conv.GroupInChannels() +
+              pieces_.Skipped(slice));
+    values.channels =
+        Small(pieces_.Groups(slice) * pieces_.GroupChannels(slice));
+    values.taps = Small(conv.KernelTaps());
 
     CudaValueGradient<Element> product;
     product.values = values;
-    product.groups = pieces_.Groups(slice);
-    product.group_channels = pieces_.GroupChannels(slice);
-    product.first_group = pieces_.FirstGroup(slice);
-    product.all_group_channels = conv.GroupInChannels();
-    product.skipped_channels = pieces_.Skipped(slice);
+    product.groups = Small(pieces_.Groups(slice));
+    product.group_channels = Small(pieces_.GroupChannels(slice));
+    product.first_group = Small(pieces_.FirstGroup(slice));
+    product.all_group_channels = Small(conv.GroupInChannels());
+    product.skipped_channels = Small(pieces_.Skipped(slice));
     const CudaTiling<Sum> tiling(values.pixels,
-                                 values.taps * product.group_channels,
+                                 int64_t{values.taps} * product.group_channels,
                                  product.groups, kCudaWantedBlocks);
     product.tile = tiling.tile;
-    product.row_tiles = tiling.row_tiles;
-    product.column_tiles = tiling.column_tiles;
-    product.filters = conv.out_channels;
-    product.group_filters = conv.GroupOutChannels();
+    product.row_tiles = Small(tiling.row_tiles);
+    product.column_tiles = Small(tiling.column_tiles);
+    product.filters = Small(conv.out_channels);
+    product.group_filters = Small(conv.GroupOutChannels());
     product.whole = this->WholeFilters({args.filter, args.output});
     product.whole_values = this->WholeChannels({});
     product.upstream = static_cast<const Element*>(args.output);
@@ -347,14 +353,14 @@ class CudaImagePass : public CudaPass<Element> {
     const auto& conv = this->conv_;
     CudaPoints<Element, kCount> points;
     points.values = values;
-    points.offset_groups = this->shape_.offset_groups;
-    points.offset_group_channels = this->shape_.OffsetGroupChannels();
+    points.offset_groups = Small(this->shape_.offset_groups);
+    points.offset_group_channels = Small(this->shape_.OffsetGroupChannels());
     points.first_group = values.first_channel / points.offset_group_channels;
     points.groups = (values.first_channel + values.channels - 1) /
                         points.offset_group_channels -
                     points.first_group + 1;
-    points.channels = conv.in_channels;
-    points.width = conv.input[2];
+    points.channels = Small(conv.in_channels);
+    points.width = Small(conv.input[2]);
     points.input = this->Input();
     points.samples = this->samples_;
     points.gradients = gradients_;
@@ -362,14 +368,14 @@ class CudaImagePass : public CudaPass<Element> {
     if (conv.InputElements() == 0) return;
     CudaCollect<Element, kCount> collect;
     collect.values = values;
-    collect.first_image = image;
-    collect.images = images;
-    collect.height = conv.input[1];
-    collect.width = conv.input[2];
-    collect.channels = conv.in_channels;
-    collect.offset_groups = this->shape_.offset_groups;
-    collect.offset_group_channels = this->shape_.OffsetGroupChannels();
-    collect.cells = cells_;
+    collect.first_image = Small(image);
+    collect.images = Small(images);
+    collect.height = Small(conv.input[1]);
+    collect.width = Small(conv.input[2]);
+    collect.channels = Small(conv.in_channels);
+    collect.offset_groups = Small(this->shape_.offset_groups);
+    collect.offset_group_channels = Small(this->shape_.OffsetGroupChannels());
+    collect.cells = Small(cells_);
     collect.touches = touches_;
     collect.starts = starts_;
     collect.gradient = static_cast<Element*>(this->args_.result);

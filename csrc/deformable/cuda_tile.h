@@ -12,8 +12,10 @@
 #include "split.h"
 
 #ifdef __CUDA_ARCH__
+#define KCONV_UNROLL_BY_2 _Pragma("unroll 2")
 #define KCONV_UNROLL_BY_4 _Pragma("unroll 4")
 #else
+#define KCONV_UNROLL_BY_2
 #define KCONV_UNROLL_BY_4
 #endif
 
@@ -25,6 +27,22 @@ inline constexpr int kCudaDepth = 16;
 // Threads of a block, at most, here and in the kernels without a tile.
 inline constexpr int kCudaThreads = 256;
 
+// The same number, about which the compiler knows nothing: it would else
+// compute all addresses of a tile before it writes the first sum, and has no
+// registers for them.
+KCONV_HOST_DEVICE inline int32_t Opaque(int32_t number) {
+#ifdef __CUDA_ARCH__
+  asm volatile("" : "+r"(number));
+#endif
+  return number;
+}
+
+// What the compiler is told of blocks with a tile of float sums: with 512
+// threads they would have 128 registers each, and so two blocks of 256 fit.
+template <typename Sum>
+inline constexpr int kCudaTileThreads =
+    sizeof(Sum) == 4 ? 2 * kCudaThreads : kCudaThreads;
+
 // The sums of a thread.
 template <typename Sum>
 struct CudaSums {
@@ -34,34 +52,30 @@ struct CudaSums {
 
 // Rows and columns of the tile are those of the product. In shared memory lie,
 // for each of two buffers, the rows' factor and then the columns', each a line
-// for every step of the depth.
+// for every step of the depth. Lines are as long as the largest tile's, so that
+// the compiler knows where they are.
 template <typename Sum>
 struct CudaTile {
   static constexpr int kSide = CudaSums<Sum>::kSide;
   static constexpr int kQuads = kSide / 4;
-  // Between lines. Not a multiple of the 32 banks, but of 16 bytes.
-  static constexpr int kSkew = 4;
+  static constexpr int kMost = 16 * kSide;  // rows or columns
+  // Not a multiple of the 32 banks, but of 16 bytes.
+  static constexpr int kLine = kMost + 4;
+  static constexpr int kFactor = kCudaDepth * kLine;
 
   // Threads down and across, as powers of two.
   int down_bits = 3, across_bits = 3;
 
   KCONV_HOST_DEVICE int Rows() const { return kSide << down_bits; }
   KCONV_HOST_DEVICE int Columns() const { return kSide << across_bits; }
-  KCONV_HOST_DEVICE int RowLine() const { return Rows() + kSkew; }
-  KCONV_HOST_DEVICE int ColumnLine() const { return Columns() + kSkew; }
-  KCONV_HOST_DEVICE int BufferSize() const {
-    return kCudaDepth * (RowLine() + ColumnLine());
-  }
   int Threads() const { return 1 << (down_bits + across_bits); }
-  int64_t SharedBytes() const {
-    return 2 * BufferSize() * int64_t{sizeof(Sum)};
-  }
+  int64_t SharedBytes() const { return 4 * kFactor * int64_t{sizeof(Sum)}; }
 
-  KCONV_HOST_DEVICE Sum* RowFactor(void* shared, int64_t buffer) const {
-    return static_cast<Sum*>(shared) + (buffer % 2) * BufferSize();
+  KCONV_HOST_DEVICE Sum* RowFactor(void* shared, int buffer) const {
+    return static_cast<Sum*>(shared) + (buffer & 1) * (2 * kFactor);
   }
-  KCONV_HOST_DEVICE Sum* ColumnFactor(void* shared, int64_t buffer) const {
-    return RowFactor(shared, buffer) + kCudaDepth * RowLine();
+  KCONV_HOST_DEVICE Sum* ColumnFactor(void* shared, int buffer) const {
+    return RowFactor(shared, buffer) + kFactor;
   }
 
   // Where a thread's sum [i][j] lies: rows and columns in runs of four, which
@@ -77,11 +91,10 @@ struct CudaTile {
 
   // Adds what lies in a buffer.
   KCONV_HOST_DEVICE void Multiply(const cuda::Thread& thread, void* shared,
-                                  int64_t buffer, CudaSums<Sum>* sums) const {
+                                  int buffer, CudaSums<Sum>* sums) const {
     const Sum* a = RowFactor(shared, buffer) + RowAt(thread, 0);
     const Sum* b = ColumnFactor(shared, buffer) + ColumnAt(thread, 0);
     const int row_run = Rows() / kQuads, column_run = Columns() / kQuads;
-    const int row_line = RowLine(), column_line = ColumnLine();
     KCONV_UNROLL_BY_4
     for (int d = 0; d < kCudaDepth; ++d) {
       Sum x[kSide], y[kSide];
@@ -95,8 +108,8 @@ struct CudaTile {
         KCONV_UNROLL
         for (int j = 0; j < kSide; ++j) sums->sum[i][j] += x[i] * y[j];
       }
-      a += row_line;
-      b += column_line;
+      a += kLine;
+      b += kLine;
     }
   }
 
@@ -116,33 +129,34 @@ struct CudaTile {
   }
 };
 
-// Fills a factor of `size` rows or columns: fetch(step, first, value) reads
+// Fills a factor's `size` rows or columns: fetch(step, first, value) reads
 // four of a step of the depth.
 template <typename Sum, typename Fetch>
 KCONV_HOST_DEVICE inline void FillLines(const cuda::Thread& thread, int size,
-                                        int line, Sum* to, const Fetch& fetch) {
+                                        Sum* to, const Fetch& fetch) {
   const int fours = size / 4;
   const int first = thread.index % fours * 4, step = thread.count / fours;
+  KCONV_UNROLL_BY_2
   for (int d = thread.index / fours; d < kCudaDepth; d += step) {
     Sum value[4];
     fetch(d, first, value);
-    PutFour(value, to + d * line + first);
+    PutFour(value, to + d * CudaTile<Sum>::kLine + first);
   }
 }
 
 // The same where fetch(row, step, value) reads four steps of the depth.
 template <typename Sum, typename Fetch>
 KCONV_HOST_DEVICE inline void FillTurned(const cuda::Thread& thread, int size,
-                                         int line, Sum* to,
-                                         const Fetch& fetch) {
-  constexpr int kFours = kCudaDepth / 4;
+                                         Sum* to, const Fetch& fetch) {
+  constexpr int kLine = CudaTile<Sum>::kLine, kFours = kCudaDepth / 4;
   const int first = thread.index % kFours * 4, step = thread.count / kFours;
-  to += first * line;
+  to += first * kLine;
+  KCONV_UNROLL_BY_2
   for (int row = thread.index / kFours; row < size; row += step) {
     Sum value[4];
     fetch(row, first, value);
     KCONV_UNROLL
-    for (int j = 0; j < 4; ++j) to[j * line + row] = value[j];
+    for (int j = 0; j < 4; ++j) to[j * kLine + row] = value[j];
   }
 }
 
@@ -152,7 +166,8 @@ template <typename Sum>
 CudaTile<Sum> TileFor(int64_t rows, int64_t columns, int64_t copies,
                       int64_t wanted) {
   constexpr int kSide = CudaTile<Sum>::kSide;
-  constexpr int64_t kLeast = 32, kMost = 16 * kSide, kLeastThreads = 64;
+  constexpr int64_t kMost = CudaTile<Sum>::kMost;
+  constexpr int64_t kLeast = 32, kLeastThreads = 64;
   // No larger than the product, and at least kLeastThreads.
   int64_t wide = kLeast, tall = kLeast;
   while (wide < columns && wide < kMost) wide *= 2;

@@ -18,14 +18,14 @@ namespace kconv::deformable {
 template <typename Sum>
 struct CudaValues {
   Sum* data;
-  int64_t first_pixel, pixels;
-  int64_t first_channel, channels;
-  int64_t taps;
+  int32_t first_pixel, pixels;
+  int32_t first_channel, channels;
+  int32_t taps;
 
   // Of pixel x taps + tap, pixels numbered through the batch.
-  KCONV_HOST_DEVICE Sum* At(int64_t row, int64_t channel) const {
-    return data + (row - first_pixel * taps) * channels + channel -
-           first_channel;
+  KCONV_HOST_DEVICE Sum* At(int32_t row, int32_t channel) const {
+    return data + int64_t{row - first_pixel * taps} * channels +
+           (channel - first_channel);
   }
 };
 
@@ -35,21 +35,21 @@ template <typename Element>
 struct CudaValueGradient {
   using Sum = SumType<Element>;
   using State = CudaSums<Sum>;
-  static constexpr int kMostThreads = kCudaThreads;
+  static constexpr int kMostThreads = kCudaTileThreads<Sum>;
 
   CudaTile<Sum> tile;
   CudaValues<Sum> values;
-  int64_t groups, group_channels;                             // in the slice
-  int64_t first_group, all_group_channels, skipped_channels;  // of a group
-  int64_t row_tiles, column_tiles;
-  int64_t filters, group_filters;
+  int32_t groups, group_channels;                             // in the slice
+  int32_t first_group, all_group_channels, skipped_channels;  // of a group
+  int32_t row_tiles, column_tiles;
+  int32_t filters, group_filters;
   bool whole;         // four filters are of one group, and aligned
   bool whole_values;  // four columns are of one tap, and aligned
   const Element* upstream;
   const Element* filter;
 
   cuda::Launch Launch() const {
-    return {groups * row_tiles * column_tiles, tile.Threads(),
+    return {int64_t{groups} * row_tiles * column_tiles, tile.Threads(),
             tile.SharedBytes()};
   }
 
@@ -57,10 +57,11 @@ struct CudaValueGradient {
     return (group_filters + kCudaDepth - 1) / kCudaDepth + 1;
   }
 
-  KCONV_HOST_DEVICE void Step(int64_t step, const cuda::Thread& thread,
+  KCONV_HOST_DEVICE void Step(int64_t number, const cuda::Thread& thread,
                               void* shared, State* state) const {
     const Place place = PlaceOf(thread.block);
-    const int64_t depth = step * kCudaDepth;
+    const auto step = static_cast<int32_t>(number);
+    const int32_t depth = step * kCudaDepth;
     if (depth < group_filters) Fill(place, depth, step, thread, shared);
     if (step > 0) tile.Multiply(thread, shared, step - 1, state);
     if (depth >= group_filters) Write(place, thread, *state);
@@ -69,13 +70,13 @@ struct CudaValueGradient {
  private:
   // What a block computes: the first of each, the group of the slice.
   struct Place {
-    int64_t group, pixel;
-    int32_t column;
+    int32_t group, pixel, column;
   };
 
-  KCONV_HOST_DEVICE Place PlaceOf(int64_t block) const {
+  KCONV_HOST_DEVICE Place PlaceOf(int64_t number) const {
+    auto block = static_cast<int32_t>(number);
     Place p;
-    p.column = static_cast<int32_t>(block % column_tiles * tile.Columns());
+    p.column = block % column_tiles * tile.Columns();
     block /= column_tiles;
     p.pixel = block % row_tiles * tile.Rows();
     p.group = block / row_tiles;
@@ -83,61 +84,80 @@ struct CudaValueGradient {
   }
 
   KCONV_HOST_DEVICE int32_t Columns() const {
-    return static_cast<int32_t>(values.taps * group_channels);
+    return values.taps * group_channels;
   }
 
-  KCONV_HOST_DEVICE void Fill(const Place& p, int64_t depth, int64_t buffer,
+  KCONV_HOST_DEVICE void Fill(const Place& p, int32_t depth, int buffer,
                               const cuda::Thread& thread, void* shared) const {
-    const int64_t first = (first_group + p.group) * group_filters + depth;
-    const int64_t rest = group_filters - depth;
+    const int32_t first = (first_group + p.group) * group_filters + depth;
+    const int32_t rest = group_filters - depth;
     const Element* rows =
-        upstream + (values.first_pixel + p.pixel) * filters + first;
-    FillTurned(thread, tile.Rows(), tile.RowLine(),
-               tile.RowFactor(shared, buffer),
+        upstream + int64_t{values.first_pixel + p.pixel} * filters + first;
+    FillTurned(thread, tile.Rows(), tile.RowFactor(shared, buffer),
                [&](int row, int step, Sum* value) {
-                 LoadFour(rows + row * filters + step,
+                 LoadFour(rows + int64_t{row} * filters + step,
                           p.pixel + row < values.pixels ? rest - step : 0,
                           whole, value);
                });
-    FillTurned(thread, tile.Columns(), tile.ColumnLine(),
-               tile.ColumnFactor(shared, buffer),
+    FillTurned(thread, tile.Columns(), tile.ColumnFactor(shared, buffer),
                [&](int column, int step, Sum* value) {
                  const int32_t at = p.column + column;
-                 LoadFour(filter + FilterRow(at) * filters + first + step,
-                          at < Columns() ? rest - step : 0, whole, value);
+                 LoadFour(
+                     filter + int64_t{FilterRow(at)} * filters + first + step,
+                     at < Columns() ? rest - step : 0, whole, value);
                });
   }
 
   // The row of the filter that is a column.
-  KCONV_HOST_DEVICE int64_t FilterRow(int32_t column) const {
+  KCONV_HOST_DEVICE int32_t FilterRow(int32_t column) const {
     if (group_channels == all_group_channels) return column;
-    const int32_t tap = column / static_cast<int32_t>(group_channels);
+    const int32_t tap = column / group_channels;
     return tap * all_group_channels + skipped_channels +
            (column - tap * group_channels);
   }
 
   KCONV_HOST_DEVICE void Write(const Place& p, const cuda::Thread& thread,
                                const State& state) const {
-    const auto of_group = static_cast<int32_t>(group_channels);
-    tile.ForFours(thread, state, [&](int row, int column, const Sum* sums) {
-      const int64_t pixel = p.pixel + row;
-      const int32_t first = p.column + column, rest = Columns() - first;
-      if (pixel >= values.pixels || rest <= 0) return;
-      Sum* to = values.data + pixel * values.taps * values.channels +
-                p.group * group_channels;
-      if (whole_values) {
-        const int32_t tap = first / of_group;
-        PutFour(sums, to + tap * values.channels + (first - tap * of_group));
-        return;
-      }
+    constexpr int kSide = CudaSums<Sum>::kSide;
+    if (whole_values) {
       KCONV_UNROLL
-      for (int j = 0; j < 4; ++j) {
-        const int32_t tap = (first + j) / of_group;
-        if (j < rest) {
-          to[tap * values.channels + (first + j - tap * of_group)] = sums[j];
+      for (int j = 0; j < kSide; j += 4) WriteColumns<4>(p, thread, j, state);
+    } else {
+      KCONV_UNROLL
+      for (int j = 0; j < kSide; ++j) WriteColumns<1>(p, thread, j, state);
+    }
+  }
+
+  // kCount of them side by side: number `j` and more of a thread's.
+  template <int kCount>
+  KCONV_HOST_DEVICE void WriteColumns(const Place& p,
+                                      const cuda::Thread& thread, int j,
+                                      const State& state) const {
+    constexpr int kSide = CudaSums<Sum>::kSide;
+    const int32_t column = Opaque(p.column + tile.ColumnAt(thread, j));
+    if (column >= Columns()) return;
+    const int64_t of_pixel = int64_t{values.taps} * values.channels;
+    KCONV_UNROLL
+    for (int run = 0; run < kSide; run += 4) {
+      const int32_t pixel = Opaque(p.pixel + tile.RowAt(thread, run));
+      Sum* to = values.data + pixel * of_pixel + ColumnAt(p.group, column);
+      KCONV_UNROLL
+      for (int i = 0; i < 4; ++i, to += of_pixel) {
+        if (pixel + i >= values.pixels) break;
+        if constexpr (kCount == 4) {
+          PutFour(&state.sum[run + i][j], to);
+        } else {
+          *to = state.sum[run + i][j];
         }
       }
-    });
+    }
+  }
+
+  // A column of a group of the slice among all of a pixel.
+  KCONV_HOST_DEVICE int32_t ColumnAt(int32_t group, int32_t column) const {
+    const int32_t tap = column / group_channels;
+    return tap * values.channels + group * group_channels +
+           (column - tap * group_channels);
   }
 };
 

@@ -5,6 +5,7 @@
 #include "choices.h"
 #include "cuda/asked.h"
 #include "registry.h"
+#include "tf/gpu_kernels.h"
 #include "workspace_limit.h"
 
 namespace kconv::tf {
@@ -23,7 +24,18 @@ bool Allows(const std::string& name, const std::string& algorithm,
   return name == algorithm || name == algorithm.substr(0, algorithm.find(':'));
 }
 
+// Set before the kernels are registered, never destroyed.
+const CudaLibrary* the_library = nullptr;
+
 }  // namespace
+
+const CudaLibrary& TheCudaLibrary() { return *the_library; }
+
+void RegisterGpuKernels(const CudaLibrary& library, const char* device) {
+  the_library = new CudaLibrary(library);
+  RegisterGpuConv(device);
+  RegisterGpuDeform(device);
+}
 
 std::string OpenCuda(const char* path, CudaLibrary* library) {
   void* opened = dlopen(path, RTLD_NOW | RTLD_LOCAL);
@@ -35,7 +47,11 @@ std::string OpenCuda(const char* path, CudaLibrary* library) {
       !Find(opened, "kconv_cuda_is_strict", &library->is_strict) ||
       !Find(opened, "kconv_cuda_refuse", &library->refuse) ||
       !Find(opened, "kconv_cuda_workspace", &library->workspace) ||
-      !Find(opened, "kconv_cuda_run", &library->run)) {
+      !Find(opened, "kconv_cuda_run", &library->run) ||
+      !Find(opened, "kconv_cuda_deform_refuse", &library->deform_refuse) ||
+      !Find(opened, "kconv_cuda_deform_workspace",
+            &library->deform_workspace) ||
+      !Find(opened, "kconv_cuda_deform_run", &library->deform_run)) {
     dlclose(opened);
     return std::string("It has another interface: build it again. Received: ") +
            path;

@@ -17,6 +17,9 @@ struct CudaLibrary {
   decltype(&kconv_cuda_refuse) refuse = nullptr;
   decltype(&kconv_cuda_workspace) workspace = nullptr;
   decltype(&kconv_cuda_run) run = nullptr;
+  decltype(&kconv_cuda_deform_refuse) deform_refuse = nullptr;
+  decltype(&kconv_cuda_deform_workspace) deform_workspace = nullptr;
+  decltype(&kconv_cuda_deform_run) deform_run = nullptr;
 };
 
 // Opens the library, for the life of the process. Returns the empty string, or

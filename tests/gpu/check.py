@@ -1,15 +1,19 @@
 """Every kernel of the GPU library against float64 by definition, and against cuDNN.
 
-`tests/gpu/run.sh check`; with --small few and small cases, for compute-sanitizer.
+`tests/gpu/run.sh check`; with --small few and small cases, for compute-sanitizer, and
+no cuDNN, whose kernels are not what that is to judge.
 """
 
 import argparse
 import sys
 import time
+from types import SimpleNamespace
 
+import deformable
 import device
 import numpy as np
 import reference
+import tiling
 
 PASSES = device.interface.PASSES
 
@@ -67,6 +71,11 @@ DEPTHWISE = [
     depthwise((15, 31), 7, 12, stride=2),
     depthwise((61,), 9, 12),
     depthwise((21, 30), 31, 9),
+    depthwise((18, 16), 5, 24, stride=2),
+    case((20, 31), (9, 3), 16, 16, 2, 16, padding=((4, 4), (1, 1))),
+    case((16, 23), (11, 5), 10, 10, 1, 10, strides=(1, 2), padding=((5, 5), (2, 2))),
+    depthwise((6, 5), 3, 4, 0),
+    depthwise((6, 0), 3, 4),
 ]
 DEPTHWISE_LARGE = [
     depthwise((56, 57), 3, 144, 4),
@@ -76,6 +85,22 @@ DEPTHWISE_LARGE = [
     depthwise((28, 28), 13, 64, 4),
     depthwise((56, 56), 31, 32, 2),
     depthwise((33, 60), 31, 16, 2, stride=2),
+]
+WINOGRAD = [
+    case((8, 16), (3, 3), 16, 32, 2, padding=SAME),
+    case((9, 11), (3, 3), 12, 40, 2),
+    case((10, 13), (3, 3), 17, 70, padding=((0, 2), (3, 1))),
+    case((5, 4), (3, 3), 5, 6, padding=((4, 3), (5, 7))),
+    case((7, 8), (3, 3), 64, 66, 3, 2, padding=SAME),
+    case((6, 5), (3, 3), 4, 8, 0, padding=SAME),
+]
+# Slices of tiles, and more blocks than run at a time.
+WINOGRAD_LARGE = [
+    case((56, 56), (3, 3), 64, 64, 16, padding=SAME),
+    case((30, 31), (3, 3), 130, 200, 20, padding=SAME),
+    case((14, 14), (3, 3), 512, 512, 8, padding=SAME),
+    case((28, 28), (3, 3), 96, 90, 4, 2, padding=SAME),
+    case((61, 67), (3, 3), 3, 32, 4, padding=((2, 0), (1, 2))),
 ]
 GROUPED = [
     case((18, 33), (3, 3), 36, 36, 2, 9, padding=SAME),
@@ -133,8 +158,10 @@ def shapes_of(words):
 
 def types():
     """The NumPy type of each dtype."""
-    import ml_dtypes
-
+    try:
+        import ml_dtypes
+    except ImportError:
+        sys.exit("ml_dtypes is missing, NumPy's bfloat16: pip install ml_dtypes.")
     found = {name: np.dtype(name) for name in ("float32", "float64", "float16")}
     return {**found, "bfloat16": np.dtype(ml_dtypes.bfloat16)}
 
@@ -161,66 +188,84 @@ PLACES = {
 }
 
 
-def run(gpu, native, algorithm, words, pass_, dtype, a, b, bias=None, linear="linear"):
-    """The result of a pass, computed twice; and whether both have the same bits."""
-    places, shapes = PLACES[pass_], shapes_of(words)
-    shape = shapes[places[2]]
-    results = []
-    for _ in range(2):
-        written = gpu.empty(int(np.prod(shape)) * a.dtype.itemsize)
-        tensors = [None] * 3
-        for place, tensor in zip(
-            places, (gpu.put(a), gpu.put(b), written), strict=True
-        ):
-            tensors[place] = tensor
-        tensors.append(None if bias is None else gpu.put(bias))
-        more = {"pass_": pass_, "dtype": dtype, "activation": linear}
-        options = {**words, **more, "bias": bias is not None}
-        device.Call(gpu, native, algorithm, options, tensors)()
-        gpu.wait()
-        results.append(gpu.get(written, shape, a.dtype))
-    return results[0], results[0].tobytes() == results[1].tobytes()
+def run(gpu, native, algorithm, words, pass_, a, b, bias=None, shift=0, **more):
+    """The result of a pass on tensors that lie `shift` elements off their alignment."""
+    places, item = PLACES[pass_], a.dtype.itemsize
+    shape = shapes_of(words)[places[2]]
+    count = int(np.prod(shape))
+
+    def put(array):
+        return gpu.put(np.concatenate([np.zeros(shift, array.dtype), array.ravel()]))
+
+    written = gpu.empty((shift + count) * item)
+    tensors = [None] * 3
+    for place, tensor in zip(places, (put(a), put(b), written), strict=True):
+        tensors[place] = tensor
+    tensors.append(None if bias is None else put(bias))
+    dtype = next(name for name, kind in types().items() if kind == a.dtype)
+    options = {**words, **more, "pass_": pass_, "dtype": dtype}
+    options["bias"] = bias is not None
+    call = device.Call(gpu, native, algorithm, options, tensors, shift * item)
+    call()
+    gpu.wait()
+    return gpu.get(written, (shift + count,), a.dtype)[shift:].reshape(shape)
 
 
-def check(gpu, native, algorithm, words, pass_, dtype, seed):
-    """Raises an AssertionError where a kernel is wrong."""
+def magnitude_of(algorithm, words, pass_, a, b, of_plain_sum):
+    """The measure of an algorithm's errors: the plain sum's, or that of its tiles."""
+    if tiling.is_strict(algorithm):
+        return of_plain_sum
+    one = SimpleNamespace(**words)
+    largest = tiling.magnitude(algorithm, one, pass_, a, b)
+    return np.full_like(of_plain_sum, largest)
+
+
+def check(gpu, native, algorithm, words, pass_, dtype, seed, cudnn=True):
+    """Raises an AssertionError where a kernel is wrong.
+
+    Returns whether cuDNN was asked as well.
+    """
     rng, kind, shapes = np.random.default_rng(seed), types()[dtype], shapes_of(words)
     a, b = (
         rng.standard_normal(shapes[place], np.float32).astype(kind)
         for place in PLACES[pass_][:2]
     )
-    magnitude = exact(words, pass_, np.abs(a), np.abs(b))
+    of_plain_sum = exact(words, pass_, np.abs(a), np.abs(b))
+    magnitude = magnitude_of(algorithm, words, pass_, a, b, of_plain_sum)
     expected = exact(words, pass_, a, b)
-    result, same = run(gpu, native, algorithm, words, pass_, dtype, a, b)
+    what = (gpu, native, algorithm, words, pass_, a, b)
+    result = run(*what)
     reference.assert_accurate(result, expected, magnitude)
-    assert same, "two runs differ in bits"
+    assert result.tobytes() == run(*what).tobytes(), "two runs differ in bits"
+    moved = run(*what, shift=1)
+    assert result.tobytes() == moved.tobytes(), "alignment changes bits"
     if pass_ != "filter_gradient":
         image = PLACES[pass_][2]
         first = words["layout"] == "channels_first"
         channels = shapes[image][1 if first else -1]
         bias = rng.standard_normal(channels, np.float32).astype(kind)
-        result, _ = run(
-            gpu, native, algorithm, words, pass_, dtype, a, b, bias, "relu6"
-        )
+        result = run(*what, bias, activation="relu6")
         wide = np.abs(np.asarray(bias, np.float64))
         reference.assert_accurate(
             result,
             reference.finish(expected, bias, "relu6", words["layout"]),
             reference.finish(magnitude, wide, "linear", words["layout"]),
         )
-    if gpu.__class__ is device.Torch and dtype != "bfloat16" and expected.size:
-        compare_with_cudnn(gpu, words, pass_, a, b, expected, magnitude)
+    if not cudnn or dtype == "bfloat16" or 0 in shapes[0] + shapes[2]:
+        return False
+    return compare_with_cudnn(gpu, words, pass_, a, b, expected, of_plain_sum)
 
 
 def compare_with_cudnn(gpu, words, pass_, a, b, expected, magnitude):
     """Asserts that cuDNN, through PyTorch, agrees with the reference as well.
 
     A mistake in how this test reads a problem would show here, where kconv and the
-    reference, which share the reading, would agree.
+    reference, which share the reading, would agree. Returns False for problems that
+    PyTorch has no words for.
     """
     torch = gpu.torch
     if any(before != after for before, after in words["padding"]):
-        return  # PyTorch pads both sides alike
+        return False  # PyTorch pads both sides alike
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False
     dims = len(words["input_size"])
@@ -235,8 +280,6 @@ def compare_with_cudnn(gpu, words, pass_, a, b, expected, magnitude):
         return tensor.movedim(-1, 0).movedim(-1, 1).contiguous()
 
     shapes = shapes_of(words)
-    if shapes[0][0] == 0:
-        return
     convolve = getattr(torch.nn.functional, f"conv{dims}d")
     zeros = [np.zeros(shape, a.dtype) for shape in shapes]
     for place, array in zip(PLACES[pass_], (a, b), strict=False):
@@ -261,6 +304,7 @@ def compare_with_cudnn(gpu, words, pass_, a, b, expected, magnitude):
     epsilon = np.finfo(a.dtype).eps
     wrong = np.abs(found - expected) > 8 * epsilon * magnitude + epsilon
     assert not wrong.any(), f"cuDNN and the reference differ in {wrong.sum()} values"
+    return True
 
 
 def main():
@@ -268,9 +312,12 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--small", action="store_true", help="few and small cases")
     small = parser.parse_args().small
-    gpu, native = device.find(), device.library()
+    gpu, native = device.find(pooled=not small), device.library()
+    cudnn = isinstance(gpu, device.Torch) and not small
     print(f"{gpu.gpu}, {gpu.name}", flush=True)
     table = {"direct": DIRECT, "depthwise": DEPTHWISE}
+    for algorithm in ("winograd:f2", "winograd:f4"):
+        table[algorithm] = WINOGRAD if small else WINOGRAD + WINOGRAD_LARGE
     table["gemm"], table["grouped"] = DIRECT + GROUPED, GROUPED
     if not small:
         table["direct"] = table["direct"] + DIRECT_LARGE + DEPTHWISE
@@ -278,23 +325,44 @@ def main():
         table["grouped"] = table["grouped"] + GROUPED_LARGE
         table["gemm"] = table["gemm"] + GROUPED_LARGE + GEMM_LARGE
     of_halves = ["float32", "float16", "bfloat16"]
-    dtypes = {"direct": list(types()), "depthwise": of_halves}
-    dtypes["gemm"] = dtypes["grouped"] = of_halves
-    checks = failures = 0
+    dtypes = {
+        "direct": list(types()),
+        "depthwise": of_halves,
+        "winograd:f2": of_halves,
+        "winograd:f4": ["float32"],
+        "grouped": of_halves,
+        "gemm": of_halves,
+    }
+    if small:
+        # Of two bytes and of four, whose loads have lengths of their own.
+        dtypes = {name: of[:2] for name, of in dtypes.items()}
+        dtypes["direct"] = ["float32"]
+    checks = failures = compared = 0
     for algorithm, cases in table.items():
         start, before = time.perf_counter(), checks
         for number, words in enumerate(both_layouts(cases)):
-            for dtype in ["float32"] if small else dtypes[algorithm]:
+            for dtype in dtypes[algorithm]:
                 for pass_ in PASSES:
                     checks += 1
+                    what = (gpu, native, algorithm, words, pass_, dtype, number)
                     try:
-                        check(gpu, native, algorithm, words, pass_, dtype, number)
+                        compared += check(*what, cudnn)
                     except (AssertionError, RuntimeError, ValueError) as error:
                         failures += 1
                         print(f"FAILED {algorithm} {pass_} {dtype} {words}: {error}")
         seconds = time.perf_counter() - start
         print(f"{algorithm}: {checks - before} checks, {seconds:.0f} s", flush=True)
-    print(f"{checks} checks, {failures} failures")
+    start = time.perf_counter()
+    names = ["float32", "float16"] if small else types()
+    chosen = {name: types()[name] for name in names}
+    done = deformable.check_all(gpu, native, chosen, small)
+    seconds = time.perf_counter() - start
+    print(f"deformable: {done[0]} checks, {seconds:.0f} s", flush=True)
+    checks, failures = checks + done[0], failures + done[1]
+    print(f"{checks} checks, {compared} of them with cuDNN too, {failures} failures")
+    if cudnn and not compared:
+        print("FAILED: nothing was compared with cuDNN")
+        return 1
     return 1 if failures else 0
 
 

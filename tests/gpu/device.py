@@ -4,7 +4,10 @@ The files of this folder import nothing of kconv but `kconv/cuda.py`, by its pat
 they need no TensorFlow.
 """
 
+import ctypes
+import dataclasses
 import importlib.util
+import os
 import pathlib
 import sys
 
@@ -34,11 +37,47 @@ def library():
     return status.library
 
 
+@dataclasses.dataclass(frozen=True)
+class Peaks:
+    """What a GPU can do at most, by the clocks that its driver tells."""
+
+    bandwidth: float  # bytes a second of the memory
+    flops: float  # float32 operations a second, without tensor cores
+    cache: int  # bytes of the second level
+
+
+def peaks(number=0, driver=None):
+    """The `Peaks` of a GPU: not every PyTorch tells the clocks."""
+    driver = driver or ctypes.CDLL(interface.DRIVER)
+    gpu = ctypes.c_int()
+
+    def call(name, *arguments):
+        error = getattr(driver, name)(*arguments)
+        if error:
+            raise RuntimeError(f"{name} failed. Received: error {error}")
+
+    def attribute(which):
+        value = ctypes.c_int()
+        call("cuDeviceGetAttribute", ctypes.byref(value), which, gpu)
+        return value.value
+
+    call("cuInit", 0)
+    call("cuDeviceGet", ctypes.byref(gpu), number)
+    # CU_DEVICE_ATTRIBUTE_CLOCK_RATE and so on, of cuda.h; rates in kHz.
+    clock, processors, memory, bits, cache = map(attribute, (13, 16, 36, 37, 38))
+    lanes = 64 if (attribute(75), attribute(76)) == (8, 0) else 128
+    # Memory moves data twice a clock; a multiply-add is two operations.
+    bandwidth = 2 * memory * 1e3 * bits / 8
+    return Peaks(bandwidth, 2 * lanes * processors * clock * 1e3, cache)
+
+
 class Torch:
     """Tensors of PyTorch, as bits where NumPy has no such type."""
 
-    def __init__(self):
+    def __init__(self, pooled):
         """Fails where PyTorch or its CUDA is missing."""
+        if not pooled:
+            os.environ["PYTORCH_NO_CUDA_MEMORY_CACHING"] = "1"
         import torch
 
         if not torch.cuda.is_available():
@@ -81,10 +120,12 @@ class Torch:
 class CuPy:
     """The same by CuPy."""
 
-    def __init__(self):
+    def __init__(self, pooled):
         """Fails where CuPy or a GPU is missing."""
         import cupy
 
+        if not pooled:
+            cupy.cuda.set_allocator(None)
         self.cupy = cupy
         properties = cupy.cuda.runtime.getDeviceProperties(0)
         self.name = f"CuPy {cupy.__version__}"
@@ -117,12 +158,16 @@ class CuPy:
         self.cupy.cuda.Device().synchronize()
 
 
-def find():
-    """A `Torch` or a `CuPy`; ends the program where there is neither."""
+def find(pooled=True):
+    """A `Torch` or a `CuPy`; ends the program where there is neither.
+
+    Where `pooled` is false each tensor has memory of its own from CUDA: of a pool,
+    compute-sanitizer sees nothing but its ends.
+    """
     reasons = []
     for kind in (Torch, CuPy):
         try:
-            return kind()
+            return kind(pooled)
         except Exception as error:
             reasons.append(f"{kind.__name__}: {error}")
     sys.exit("Neither PyTorch nor CuPy can use a GPU here. " + "; ".join(reasons))
@@ -131,10 +176,11 @@ def find():
 class Call:
     """A pass of a problem on tensors of a device, as often as wanted."""
 
-    def __init__(self, device, native, algorithm, words, tensors):
-        """Takes the words of `interface.problem`, and input, filter, output, bias."""
-        import ctypes
+    def __init__(self, device, native, algorithm, words, tensors, shift=0):
+        """Takes the words of `interface.problem`, and input, filter, output, bias.
 
+        The tensors begin `shift` bytes after the memory that holds them.
+        """
         self._device, self._native, self._name = device, native, algorithm.encode()
         self._problem = interface.problem(**words)
         self._by = ctypes.byref
@@ -143,7 +189,7 @@ class Call:
             raise ValueError(f"{algorithm} refuses {words}")
         self._kept = device.empty(size), tensors
         self._arguments = interface.Arguments(
-            *(t if t is None else device.address(t) for t in tensors),
+            *(t if t is None else device.address(t) + shift for t in tensors),
             device.address(self._kept[0]),
         )
 

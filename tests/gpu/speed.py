@@ -1,4 +1,6 @@
-"""Times of the GPU library's kernels beside cuDNN's, by CUDA events.
+"""Times of the GPU library's kernels beside PyTorch's, by CUDA events.
+
+PyTorch's are cuDNN's, or its own where it prefers them, as often for depthwise.
 
 `tests/gpu/run.sh speed`. Medians of single calls, each on the next of several copies of
 its tensors, which together are larger than the GPU's second-level cache. Of each time,
@@ -11,11 +13,16 @@ import statistics
 import sys
 from typing import NamedTuple
 
+import deformable
 import device
 
 PASSES = device.interface.PASSES
 CACHES = 3  # sizes of the second-level cache that the copies fill together
-WARM, CALLS = 5, 30
+WARM, CALLS = 5, (5, 30)
+SECONDS = 0.3  # of fewer calls than the most
+# The GPU sleeps while the CPU queues the calls, some 20 ms: short kernels would
+# otherwise wait for it, and the events would tell the speed of Python.
+SLEEP = 40_000_000  # clocks
 
 
 class Layer(NamedTuple):
@@ -95,33 +102,29 @@ DTYPES = ("float32", "float16", "bfloat16")
 LAYOUTS = ("channels_last", "channels_first")
 
 
-def peaks(torch):
-    """Bytes a second of the memory, float32 operations a second, bytes of L2."""
-    gpu = torch.cuda.get_device_properties(0)
-    clock = getattr(gpu, "clock_rate", 0) * 1e3
-    memory = getattr(gpu, "memory_clock_rate", 0) * 1e3
-    bits = getattr(gpu, "memory_bus_width", 0)
-    lanes = 64 if (gpu.major, gpu.minor) == (8, 0) else 128
-    return (
-        2 * memory * bits / 8,
-        2 * lanes * gpu.multi_processor_count * clock,
-        getattr(gpu, "L2_cache_size", 0) or 64 << 20,
-    )
+def seconds(torch, calls):
+    """Of each call, queued one behind the other."""
+    events = [[torch.cuda.Event(enable_timing=True) for _ in range(2)] for _ in calls]
+    torch.cuda.synchronize()
+    torch.cuda._sleep(SLEEP)
+    for call, (start, end) in zip(calls, events, strict=True):
+        start.record()
+        call()
+        end.record()
+    torch.cuda.synchronize()
+    return [start.elapsed_time(end) / 1e3 for start, end in events]
 
 
 def median(torch, calls):
     """Median seconds of a call, one after the other round the list."""
     for i in range(max(WARM, len(calls))):
         calls[i % len(calls)]()
-    events = []
-    for i in range(CALLS):
-        pair = [torch.cuda.Event(enable_timing=True) for _ in range(2)]
-        pair[0].record()
-        calls[i % len(calls)]()
-        pair[1].record()
-        events.append(pair)
-    torch.cuda.synchronize()
-    return statistics.median(one.elapsed_time(two) for one, two in events) / 1e3
+    least, most = CALLS
+    (one,) = seconds(torch, calls[:1])
+    count = min(most, max(least, int(SECONDS / one)))
+    return statistics.median(
+        seconds(torch, [calls[i % len(calls)] for i in range(count)])
+    )
 
 
 def measure(gpu, native, layer, dtype, layout, cache):
@@ -209,18 +212,17 @@ def main():
     """Prints the table."""
     gpu, native = device.find(), device.library()
     if not isinstance(gpu, device.Torch):
-        sys.exit("The table needs PyTorch, for cuDNN's times.")
+        sys.exit("The table needs PyTorch, for its times.")
     torch = gpu.torch
     torch.backends.cudnn.benchmark = True
     torch.backends.cudnn.allow_tf32 = False
-    bandwidth, peak, cache = peaks(torch)
+    limits = device.peaks()
+    bandwidth, peak, cache = limits.bandwidth, limits.flops, limits.cache
     print(f"{gpu.gpu}, {gpu.name}, cuDNN {torch.backends.cudnn.version()}, TF32 off")
     print(
         f"bandwidth {bandwidth / 1e12:.2f} TB/s, float32 {peak / 1e12:.1f} TFLOP/s, "
         f"L2 {cache / 2**20:.0f} MiB"
     )
-    if not bandwidth or not peak:
-        print("This PyTorch does not tell the clocks: shares are left out.")
     print(
         f"{'kernel size channels batch stride dilation':40}{'type':>9}{'layout':>15}"
         f"{'pass':>17}{'by':>13}{'µs':>10}{'cuDNN/it':>10}{'memory':>8}{'peak':>6}"
@@ -243,6 +245,7 @@ def main():
                             flush=True,
                         )
                 torch.cuda.empty_cache()
+    deformable.table(gpu, native, median, peak)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,19 @@ struct alignas(sizeof(Element) * kCount) CudaPack {
   Element element[kCount];
 };
 
+// kCount floats between registers and shared memory, four by one instruction
+// where there are as many: threads side by side would else meet in few banks.
+// Boxes whose channels lie side by side have a multiple of four of them.
+template <int kCount>
+KCONV_HOST_DEVICE inline void CopyFloats(const float* from, float* to) {
+  constexpr int kStep = kCount % 4 == 0 ? 4 : 1;
+  using Pack = CudaPack<float, kStep>;
+  KCONV_UNROLL
+  for (int i = 0; i < kCount; i += kStep) {
+    *reinterpret_cast<Pack*>(to + i) = *reinterpret_cast<const Pack*>(from + i);
+  }
+}
+
 // A tile: its image, first channel, and first place in what is written.
 struct CudaTile {
   int64_t image, channel;
@@ -27,17 +40,29 @@ struct CudaTile {
   int y, x;
 };
 
-KCONV_HOST_DEVICE inline CudaTile TileOf(const CudaTiles& t, int64_t number,
-                                         int64_t chunk) {
-  CudaTile tile;
+// Its channels only: there may be no tile at all.
+KCONV_HOST_DEVICE inline CudaTile ChannelsOf(const CudaTiles& t,
+                                             int64_t chunk) {
+  CudaTile tile = {};
   tile.channel = chunk * t.chunk;
   const int64_t rest = t.channels - tile.channel;
   tile.channels = rest < t.chunk ? static_cast<int>(rest) : t.chunk;
+  return tile;
+}
+KCONV_HOST_DEVICE inline CudaTile TileOf(const CudaTiles& t, int64_t number,
+                                         int64_t chunk) {
+  CudaTile tile = ChannelsOf(t, chunk);
   tile.x = static_cast<int>(number % t.tiles_x) * t.tile_columns;
   number /= t.tiles_x;
   tile.y = static_cast<int>(number % t.tiles_y) * t.tile_rows;
   tile.image = number / t.tiles_y;
   return tile;
+}
+
+// Whether a place along an axis of `size` pixels, with `zeros` between two of
+// them, holds a pixel.
+KCONV_HOST_DEVICE inline bool IsPixel(int at, int zeros, int size) {
+  return at >= 0 && (at & zeros) == 0 && at >> zeros < size;
 }
 
 // Calls body(channel, row, column) for every `kStep` channels of a box, by the
@@ -81,35 +106,25 @@ KCONV_HOST_DEVICE inline void LoadBoxAs(const Element* from,
                                         const CudaWalk& walk,
                                         const cuda::Thread& thread, float* to) {
   from += tile.image * image.image + tile.channel * image.channel;
-  ForBox<kStep>(box, last, walk.inner, walk.outer, thread,
-                [&](int channel, int row, int column) {
-                  int at_y = y + row, at_x = x + column;
-                  bool exists =
-                      channel < tile.channels && at_y >= 0 && at_x >= 0;
-                  if (image.stuffing_y > 1) {
-                    exists = exists && at_y % image.stuffing_y == 0;
-                    at_y /= image.stuffing_y;
-                  }
-                  if (image.stuffing_x > 1) {
-                    exists = exists && at_x % image.stuffing_x == 0;
-                    at_x /= image.stuffing_x;
-                  }
-                  exists = exists && at_y < image.height && at_x < image.width;
-                  float value[kStep] = {};
-                  if (exists) {
-                    using Pack = CudaPack<Element, kStep>;
-                    const int64_t pixel = int64_t{at_y} * image.width + at_x;
-                    const Pack pack = *reinterpret_cast<const Pack*>(
-                        from + pixel * image.pixel + channel * image.channel);
-                    KCONV_UNROLL
-                    for (int i = 0; i < kStep; ++i)
-                      value[i] = Widen(pack.element[i]);
-                  }
-                  float* place = to + row * box.row + column * box.column +
-                                 channel * box.channel;
-                  KCONV_UNROLL
-                  for (int i = 0; i < kStep; ++i) place[i] = value[i];
-                });
+  ForBox<kStep>(
+      box, last, walk.inner, walk.outer, thread,
+      [&](int channel, int row, int column) {
+        const int at_y = y + row, at_x = x + column;
+        alignas(16) float value[kStep] = {};
+        if (channel < tile.channels &&
+            IsPixel(at_y, image.zeros_y, image.height) &&
+            IsPixel(at_x, image.zeros_x, image.width)) {
+          using Pack = CudaPack<Element, kStep>;
+          const int64_t pixel = int64_t{at_y >> image.zeros_y} * image.width +
+                                (at_x >> image.zeros_x);
+          const Pack pack = *reinterpret_cast<const Pack*>(
+              from + pixel * image.pixel + channel * image.channel);
+          KCONV_UNROLL
+          for (int i = 0; i < kStep; ++i) value[i] = Widen(pack.element[i]);
+        }
+        CopyFloats<kStep>(value, to + row * box.row + column * box.column +
+                                     channel * box.channel);
+      });
 }
 
 // activation(box + bias), rounded to the elements of the image.
@@ -128,11 +143,13 @@ KCONV_HOST_DEVICE inline void StoreBoxAs(
         }
         using Pack = CudaPack<Element, kStep>;
         Pack pack;
-        const float* place =
-            from + row * box.row + column * box.column + channel * box.channel;
+        alignas(16) float value[kStep];
+        CopyFloats<kStep>(
+            from + row * box.row + column * box.column + channel * box.channel,
+            value);
         KCONV_UNROLL
         for (int i = 0; i < kStep; ++i) {
-          float sum = place[i];
+          float sum = value[i];
           if (bias != nullptr) sum += Widen(bias[tile.channel + channel + i]);
           Narrow(cuda::Activate(sum, activation), &pack.element[i]);
         }

@@ -63,7 +63,7 @@ struct CudaFilterKernel {
         box[u * thread.count + thread.index] = state->sum[u];
       }
     } else if (place.part == 0) {
-      Write(TileOf(t, 0, chunk), first_y, place, slice, thread, box);
+      Write(ChannelsOf(t, chunk), first_y, place, slice, thread, box);
     }
   }
 

@@ -56,7 +56,7 @@ struct CudaImageKernel {
         LoadWeights(static_cast<const Element*>(filter), tile, thread, weights);
       });
     } else if (step == 1) {
-      Compute(thread, box, weights, sums);
+      Compute(tile, thread, box, weights, sums);
     } else {
       WithCudaElement(t, [&](auto element, auto pack) {
         using Element = decltype(element);
@@ -85,7 +85,8 @@ struct CudaImageKernel {
     }
   }
 
-  KCONV_HOST_DEVICE void Compute(const cuda::Thread& thread, const float* box,
+  KCONV_HOST_DEVICE void Compute(const CudaTile& tile,
+                                 const cuda::Thread& thread, const float* box,
                                  const float* weights, float* to) const {
     const CudaTiles& t = plan.tiles;
     const int groups_x = t.tile_columns / kCudaColumns;
@@ -101,27 +102,61 @@ struct CudaImageKernel {
     if (kPitch == 1) channel = rest / groups_y;
 
     const int x = group_x * kCudaColumns, y = group_y * kCudaRows;
-    const float* from = box + channel * plan.read.channel +
-                        y * t.stride_y * plan.read.row + x * kStride * kPitch;
+    const float* first = box + channel * plan.read.channel +
+                         y * t.stride_y * plan.read.row + x * kStride * kPitch;
+    weights += channel;
+    to += channel * plan.written.channel + y * plan.written.row + x * kPitch;
     float sum[kCudaRows][kCudaColumns] = {};
     const int rows = (kCudaRows - 1) * t.stride_y + t.kernel_y;
-    for (int row = 0; row < rows; ++row, from += plan.read.row) {
+    // Every other row may be zeros between pixels, for a whole block the same.
+    const int zeros = (t.pad_y - (tile.y + y) * t.stride_y) & t.read.zeros_y;
+    for (int row = zeros; row < rows; row += 1 + t.read.zeros_y) {
+      const float* from = first + row * plan.read.row;
       int tap = 0;
       for (; tap + kTaps <= t.kernel_x; tap += kTaps) {
-        AddTaps<false>(from, weights + channel, row, tap, sum);
+        AddTaps<false>(from, weights, row, tap, sum);
       }
       if (tap < t.kernel_x) {
-        AddTaps<true>(from, weights + channel, row, tap, sum);
+        AddTaps<true>(from, weights, row, tap, sum);
       }
     }
-    to += channel * plan.written.channel;
+    bool is_nan = false;
     KCONV_UNROLL
     for (int i = 0; i < kCudaRows; ++i) {
       KCONV_UNROLL
       for (int j = 0; j < kCudaColumns; ++j) {
-        to[(y + i) * plan.written.row + (x + j) * kPitch] = sum[i][j];
+        is_nan = is_nan || sum[i][j] != sum[i][j];
+        to[i * plan.written.row + j * kPitch] = sum[i][j];
       }
     }
+    if (!is_nan) return;
+    // Rare and slow. A zero of the box that stands for no pixel makes NaN of a
+    // weight that is not finite.
+    KCONV_NO_UNROLL
+    for (int n = 0; n < kCudaRows * kCudaColumns; ++n) {
+      const int i = n / kCudaColumns, j = n % kCudaColumns;
+      to[i * plan.written.row + j * kPitch] = SumOfPixels(
+          first + i * t.stride_y * plan.read.row + j * kStride * kPitch,
+          (tile.y + y + i) * t.stride_y - t.pad_y,
+          (tile.x + x + j) * kStride - t.pad_x, weights);
+    }
+  }
+
+  // The sum of a window that begins at (y, x) of what is read, over those of
+  // its places that hold a pixel.
+  KCONV_HOST_DEVICE float SumOfPixels(const float* box, int y, int x,
+                                      const float* weights) const {
+    const CudaTiles& t = plan.tiles;
+    float sum = 0;
+    for (int v = 0; v < t.kernel_y; ++v) {
+      if (!IsPixel(y + v, t.read.zeros_y, t.read.height)) continue;
+      for (int u = 0; u < t.kernel_x; ++u) {
+        if (!IsPixel(x + u, t.read.zeros_x, t.read.width)) continue;
+        sum += weights[(v * t.kernel_x + u) * t.chunk] *
+               box[v * plan.read.row + u * kPitch];
+      }
+    }
+    return sum;
   }
 
   // Adds taps [tap, tap + kTaps) of each row of the kernel that meets this row

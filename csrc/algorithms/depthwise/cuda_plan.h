@@ -10,6 +10,7 @@
 
 #include "conv.h"
 #include "cuda/host_device.h"
+#include "cuda/phases.h"
 #include "cuda/slices.h"
 #include "split.h"
 
@@ -18,8 +19,6 @@ namespace kconv::depthwise {
 inline constexpr int kCudaThreads = 256;  // most of a block
 inline constexpr int kCudaColumns = 7;    // outputs of a thread, side by side
 inline constexpr int kCudaRows = 2;       // and rows of them
-// Shared memory of a block that every GPU from compute capability 8.0 gives.
-inline constexpr int64_t kCudaSharedBytes = 99 << 10;
 
 // Division of small numbers by a multiplication: exact while the product of
 // number and divisor is below 2^32.
@@ -71,9 +70,8 @@ struct CudaBox {
 struct CudaImage {
   int64_t image, pixel, channel;  // elements from one to the next
   int height, width;
-  // Places of the box that hold a pixel are `stuffing` apart, zeros between
-  // them: the gradient of a stride.
-  int stuffing_y = 1, stuffing_x = 1;
+  // Between two pixels of a box, none or one: the gradient of a stride.
+  int zeros_y = 0, zeros_x = 0;
 };
 
 // What both kernels know of a problem. Rows and columns are the two last
@@ -123,7 +121,9 @@ inline const char* CudaRefusal(const Problem& problem) {
   if (s.GroupInChannels() != 1 || s.GroupOutChannels() != 1) {
     return "depthwise takes one filter a channel only on GPUs.";
   }
-  if (s.input[0] != 1 || s.kernel[0] != 1 || s.output[0] != 1) {
+  // Padding may be all that a single output of depth 1 reads.
+  if (s.input[0] != 1 || s.kernel[0] != 1 || s.output[0] != 1 ||
+      s.pad_before[0] != 0) {
     return "depthwise takes one or two dimensions only on GPUs.";
   }
   constexpr int64_t kMostSize = int64_t{1} << 28;
@@ -162,8 +162,8 @@ inline CudaTiles TilesOf(const Problem& problem) {
   if (gradient) {
     // dx[i] = sum over u of dy'[i + p - (k - 1) + u] w[k - 1 - u], where dy'
     // is dy with stride - 1 zeros between its pixels.
-    t.read.stuffing_y = stride_y;
-    t.read.stuffing_x = stride_x;
+    t.read.zeros_y = stride_y - 1;
+    t.read.zeros_x = stride_x - 1;
     t.pad_y = t.kernel_y - 1 - pad_y;
     t.pad_x = t.kernel_x - 1 - pad_x;
   } else {
@@ -237,7 +237,7 @@ inline CudaImagePlan ImagePlanOf(const Problem& problem) {
         (c.columns - 1) * t.stride_x +
             static_cast<int>(RoundUp(t.kernel_x, t.taps)));
     plan.written = CudaBox::Of(t.last, c.chunk, c.rows, c.columns);
-    if (plan.SharedBytes() <= kCudaSharedBytes) break;
+    if (plan.SharedBytes() <= cuda::kMostSharedBytes) break;
   }
   plan.threads =
       t.chunk * (t.tile_rows / kCudaRows) * (t.tile_columns / kCudaColumns);
@@ -294,7 +294,7 @@ inline CudaFilterPlan FilterPlanOf(const Problem& problem) {
         t.last, t.chunk, (t.tile_rows - 1) * t.stride_y + plan.taps_y,
         (t.tile_columns - 1) * t.stride_x + plan.taps_x * t.taps);
     plan.gradient = CudaBox::Of(t.last, t.chunk, t.tile_rows, t.tile_columns);
-    if (plan.SharedBytes() <= kCudaSharedBytes) break;
+    if (plan.SharedBytes() <= cuda::kMostSharedBytes) break;
   }
   plan.slices =
       Split(t.Tiles(),

@@ -11,14 +11,13 @@
 #include "conv.h"
 #include "cuda/divisor.h"
 #include "cuda/grid_axis.h"
+#include "cuda/phases.h"
 #include "cuda/slices.h"
 #include "cuda/words.h"
 #include "split.h"
 
 namespace kconv::grouped {
 
-// Shared memory of a block that every GPU from compute capability 8.0 gives.
-inline constexpr int64_t kCudaSharedBytes = 99 << 10;
 inline constexpr int kCudaThreads = 256;  // most of a block
 inline constexpr int kCudaChannels = 32;  // most of a group; about of a block
 
@@ -164,7 +163,7 @@ inline CudaImagePlan CudaImagePlanOf(const Problem& problem) {
         continue;
       }
       const int64_t plane = CeilDivide(p.read.of_group, 4) * p.of_block * 16;
-      const int64_t left = kCudaSharedBytes - p.WeightBytes();
+      const int64_t left = cuda::kMostSharedBytes - p.WeightBytes();
       p.tiling = CudaTiling();
       if (!CutTiles(s.batch, p.y, p.x, places, 0, left / plane - 1,
                     &p.tiling)) {
@@ -174,7 +173,7 @@ inline CudaImagePlan CudaImagePlanOf(const Problem& problem) {
                       static_cast<int>(ReadsOf(p.y, p.tiling.rows)),
                       static_cast<int>(ReadsOf(p.x, p.tiling.columns)),
                       p.read.of_group, p.of_block);
-      p.fits = p.SharedBytes() <= kCudaSharedBytes;
+      p.fits = p.SharedBytes() <= cuda::kMostSharedBytes;
       if (p.fits) break;
     }
     if (p.fits) break;
@@ -250,7 +249,7 @@ inline CudaFilterPlan CudaFilterPlanOf(const Problem& problem) {
     for (int places : {128, 64, 32}) {
       const int64_t more = p.x.step * (taps_x * p.taps - p.x.kernel);
       const int64_t left =
-          kCudaSharedBytes - fours_out * p.of_block * 16 * (places + 1);
+          cuda::kMostSharedBytes - fours_out * p.of_block * 16 * (places + 1);
       p.tiling = CudaTiling();
       if (!CutTiles(s.batch, p.y, p.x, places, more,
                     left / (fours_in * p.of_block * 16) - 1, &p.tiling)) {
@@ -264,7 +263,7 @@ inline CudaFilterPlan CudaFilterPlanOf(const Problem& problem) {
                       p.input.of_group, p.of_block);
       p.gradient = CudaBox(p.tiling.images, p.tiling.rows, p.tiling.columns,
                            p.output.of_group, p.of_block);
-      p.fits = p.SharedBytes() <= kCudaSharedBytes;
+      p.fits = p.SharedBytes() <= cuda::kMostSharedBytes;
       if (p.fits) break;
     }
     if (p.fits) break;
