@@ -38,13 +38,12 @@ struct CudaImageKernel {
   static_assert(kFilterQuads <= Tile::kThreads, "");
 
   // A place in the depth of the sum.
-  struct Depth {
+  struct alignas(16) Depth {
     int channel;
     int tap[3];
   };
   struct State {
     typename Tile::Sums sum;
-    Depth depth;  // where the next pair begins
   };
 
   CudaImagePlan plan;
@@ -78,7 +77,7 @@ struct CudaImageKernel {
     const int number = static_cast<int>(step) - 1;
     const bool more = number < table->tiles;
     Operands loaded;
-    if (more) Load(index, *table, &state->depth, &loaded);
+    if (more) Load(index, number, table, &loaded);
     if (number > 0) {
       Tile::Multiply(pairs + (number - 1) % 2 * Tile::kPair,
                      Tile::PlaceOf(index), state->sum);
@@ -99,6 +98,9 @@ struct CudaImageKernel {
   // What the threads of a block share.
   struct Table {
     Row row[Tile::kRows];
+    // Where pairs of even and of odd numbers begin: the first thread writes the
+    // next one while all read this one.
+    Depth begin[2];
     int image[Tile::kRows];
     float bias[Tile::kColumns];
     int tiles;         // of the depth
@@ -181,6 +183,7 @@ struct CudaImageKernel {
       }
     }
     if (index > 0) return;
+    to->begin[0] = Depth{};
     to->tiles = TilesOf(b);
     KCONV_UNROLL
     for (int dim = 0; dim < 3; ++dim) to->taps[dim] = b.phase[dim].taps;
@@ -213,10 +216,18 @@ struct CudaImageKernel {
     }
   }
 
-  KCONV_HOST_DEVICE void Load(int index, const Table& table, Depth* begin,
+  KCONV_HOST_DEVICE void Load(int index, int number, Table* shared,
                               Operands* to) const {
+    const Table& table = *shared;
     const int (&taps)[3] = table.taps;
-    Depth depth = *begin;
+    const Depth begin = table.begin[number % 2];
+    if (index == 0) {
+      Depth next = begin;
+      Advance(kCudaDepth, taps, &next);
+      shared->begin[(number + 1) % 2] = next;
+    }
+    if (index < kFilterQuads) LoadFilter(index, table, begin, &to->filter);
+    Depth depth = begin;
     Advance(FourOf(index, 0) * 4, taps, &depth);
     Row row[kPixels];
     int64_t image[kPixels];
@@ -261,9 +272,6 @@ struct CudaImageKernel {
         if (!kQuads) Advance(1, taps, &depth);
       }
     }
-    depth = *begin;
-    Advance(kCudaDepth, taps, begin);
-    if (index < kFilterQuads) LoadFilter(index, table, depth, &to->filter);
   }
 
   KCONV_HOST_DEVICE void FindPixel(int index, const Table& table, int p,

@@ -85,7 +85,7 @@ KCONV_HOST_DEVICE inline void LoadCudaBox(const void* from, cuda::Type type,
                                           const CudaCorner& corner,
                                           const CudaBox& box, int index,
                                           int threads, CudaFour* to) {
-  constexpr int kOnTheWay = 6;
+  constexpr int kOnTheWay = 5;
   const int64_t first = int64_t{corner.image} * image.image +
                         int64_t{corner.group} * image.of_group * image.channel;
   for (int begin = index; begin < box.all; begin += kOnTheWay * threads) {
