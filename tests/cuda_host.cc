@@ -9,6 +9,9 @@
 
 #include "algorithms/depthwise/cuda_run.h"
 #include "algorithms/direct/cuda_run.h"
+#include "algorithms/gemm/cuda_run.h"
+#include "algorithms/grouped/cuda_run.h"
+#include "algorithms/winograd/cuda_run.h"
 #include "cuda/algorithms.h"
 #include "cuda/kconv_cuda.h"
 #include "cuda/problem.h"
@@ -63,13 +66,40 @@ const char* Record(const Problem& problem, cuda::Launch* most) {
   return Twin::Run(problem, ConvArgs(), nullptr, Recorder(most));
 }
 
-// The algorithms of csrc/cuda/algorithms.cc, by what their cuda_*.h have.
-#define KCONV_TWINS(X)                                   \
-  X(Depthwise, "depthwise", depthwise::CudaRefusal,      \
-    depthwise::CudaWorkspaceBytes, depthwise::CudaRunBy) \
-  X(Direct, "direct", nullptr, direct::CudaWorkspaceBytes, direct::CudaRunBy)
+// gemm by tiles of one shape, which its own choice would take for problems too
+// large to run here.
+template <int kShape>
+int64_t GemmWorkspace(const Problem& problem) {
+  return gemm::CudaWorkspaceBytes(problem, kShape);
+}
+template <int kShape, typename Launcher>
+const char* RunGemm(const Problem& problem, const ConvArgs& args,
+                    void* workspace, const Launcher& launch) {
+  return gemm::CudaRunBy(problem, args, workspace, launch, kShape);
+}
 
-#define KCONV_TWIN(Twin, name, refuse, workspace, run)                   \
+// The algorithms of csrc/cuda/algorithms.cc, by what their cuda_*.h have, and
+// parts of them that tests ask for.
+#define KCONV_TWINS(X)                                                        \
+  X(Depthwise, "depthwise", depthwise::CudaRefusal,                           \
+    depthwise::CudaWorkspaceBytes, depthwise::CudaRunBy, true)                \
+  X(Winograd4, "winograd:f4", winograd::CudaRefusal<4>,                       \
+    winograd::CudaWorkspaceBytes<4>, winograd::CudaRunBy<4>, false)           \
+  X(Winograd2, "winograd:f2", winograd::CudaRefusal<2>,                       \
+    winograd::CudaWorkspaceBytes<2>, winograd::CudaRunBy<2>, false)           \
+  X(Grouped, "grouped", grouped::CudaRefusal, grouped::CudaWorkspaceBytes,    \
+    grouped::CudaRunBy, true)                                                 \
+  X(Gemm, "gemm", gemm::CudaRefusal, gemm::CudaWorkspaceBytes,                \
+    gemm::CudaRunBy, true)                                                    \
+  X(Direct, "direct", nullptr, direct::CudaWorkspaceBytes, direct::CudaRunBy, \
+    true)                                                                     \
+  X(Gemm0, "gemm:0", gemm::CudaRefusal, GemmWorkspace<0>, RunGemm<0>, true)   \
+  X(Gemm1, "gemm:1", gemm::CudaRefusal, GemmWorkspace<1>, RunGemm<1>, true)   \
+  X(Gemm2, "gemm:2", gemm::CudaRefusal, GemmWorkspace<2>, RunGemm<2>, true)   \
+  X(Gemm3, "gemm:3", gemm::CudaRefusal, GemmWorkspace<3>, RunGemm<3>, true)   \
+  X(Gemm4, "gemm:4", gemm::CudaRefusal, GemmWorkspace<4>, RunGemm<4>, true)
+
+#define KCONV_TWIN(Twin, name, refuse, workspace, run, strict)           \
   struct Twin {                                                          \
     static int64_t Workspace(const Problem& problem) {                   \
       return workspace(problem);                                         \
@@ -94,8 +124,8 @@ constexpr Recording kRecordings[] = {KCONV_TWINS(KCONV_RECORDING)};
 
 namespace kconv::cuda {
 
-#define KCONV_GPU_ALGORITHM(Twin, name, refuse, workspace, run) \
-  {name, refuse, host::Twin::Workspace, host::RunOnHost<host::Twin>},
+#define KCONV_GPU_ALGORITHM(Twin, name, refuse, workspace, run, strict) \
+  {name, refuse, host::Twin::Workspace, host::RunOnHost<host::Twin>, strict},
 const GpuAlgorithm kGpuAlgorithms[] = {
     KCONV_TWINS(KCONV_GPU_ALGORITHM){nullptr, nullptr, nullptr, nullptr}};
 

@@ -16,7 +16,7 @@ import tempfile
 
 import numpy as np
 import reference
-from problems import DTYPES, judged, naming
+from problems import DTYPES, judged, magnitude, naming
 
 from kconv import cuda
 
@@ -120,7 +120,8 @@ def run(algorithm, case, pass_, a, b, bias=None, **more):
 def check(algorithm, case, pass_, dtype="float32", **options):
     """Holds a pass against the reference, and returns its result."""
     with naming(algorithm, case, pass_, dtype, options):
-        (a, b), (exact, magnitude) = judged(case, pass_, dtype)
+        (a, b), (exact, of_plain_sum) = judged(case, pass_, dtype)
         result = run(algorithm, case, pass_, a, b, **options)
-        reference.assert_accurate(result, exact, magnitude)
+        error = magnitude(algorithm, case, pass_, a, b, of_plain_sum)
+        reference.assert_accurate(result, exact, error)
     return result

@@ -7,13 +7,22 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <type_traits>
 
 #include "cuda/phases.h"
 
 namespace kconv::cuda {
 
+// Kernel::kLeastBlocks; 0, which asks for nothing, for a kernel that has none.
+template <typename Kernel, typename = void>
+struct LeastBlocks : std::integral_constant<int, 0> {};
 template <typename Kernel>
-__global__ void __launch_bounds__(Kernel::kMostThreads)
+struct LeastBlocks<Kernel, std::void_t<decltype(Kernel::kLeastBlocks)>>
+    : std::integral_constant<int, Kernel::kLeastBlocks> {};
+
+template <typename Kernel>
+__global__ void __launch_bounds__(Kernel::kMostThreads,
+                                  LeastBlocks<Kernel>::value)
     RunSteps(const Kernel kernel, int64_t blocks) {
   // float4's alignment, for whatever a kernel keeps there.
   extern __shared__ float4 shared[];

@@ -8,6 +8,9 @@
 //     int64_t Steps(int64_t block) const;
 //     void Step(int64_t step, const Thread&, void* shared, State*) const;
 //     static constexpr int kMostThreads;  // of a block
+//     // Blocks that share a multiprocessor, and so its registers. May be
+//     // left out.
+//     static constexpr int kLeastBlocks;
 //   };
 //
 // Steps says the same to all threads of a block. Within a step no thread writes

@@ -7,11 +7,13 @@ no cuDNN, whose kernels are not what that is to judge.
 import argparse
 import sys
 import time
+from types import SimpleNamespace
 
 import deformable
 import device
 import numpy as np
 import reference
+import tiling
 
 PASSES = device.interface.PASSES
 
@@ -83,6 +85,44 @@ DEPTHWISE_LARGE = [
     depthwise((28, 28), 13, 64, 4),
     depthwise((56, 56), 31, 32, 2),
     depthwise((33, 60), 31, 16, 2, stride=2),
+]
+WINOGRAD = [
+    case((8, 16), (3, 3), 16, 32, 2, padding=SAME),
+    case((9, 11), (3, 3), 12, 40, 2),
+    case((10, 13), (3, 3), 17, 70, padding=((0, 2), (3, 1))),
+    case((5, 4), (3, 3), 5, 6, padding=((4, 3), (5, 7))),
+    case((7, 8), (3, 3), 64, 66, 3, 2, padding=SAME),
+    case((6, 5), (3, 3), 4, 8, 0, padding=SAME),
+]
+# Slices of tiles, and more blocks than run at a time.
+WINOGRAD_LARGE = [
+    case((56, 56), (3, 3), 64, 64, 16, padding=SAME),
+    case((30, 31), (3, 3), 130, 200, 20, padding=SAME),
+    case((14, 14), (3, 3), 512, 512, 8, padding=SAME),
+    case((28, 28), (3, 3), 96, 90, 4, 2, padding=SAME),
+    case((61, 67), (3, 3), 3, 32, 4, padding=((2, 0), (1, 2))),
+]
+GROUPED = [
+    case((18, 33), (3, 3), 36, 36, 2, 9, padding=SAME),
+    case((16, 17), (3, 3), 40, 40, 2, 5, padding=SAME),
+    case((21, 20), (5, 3), 15, 25, 2, 5, strides=(2, 3), padding=SAME),
+    case((15, 22), (3, 2), 66, 66, 2, 33, dilation_rate=(3, 4)),
+    case((13, 14), (3, 3), 64, 64, 2, 2, padding=SAME),
+    case((401,), (7,), 12, 12, 2, 3, padding=((3, 3),)),
+]
+GROUPED_LARGE = [
+    case((56, 56), (3, 3), 128, 128, 16, 32, padding=SAME),
+    case((57, 55), (5, 5), 128, 128, 8, 16, strides=(2, 2), padding=((2, 2),) * 2),
+    case((28, 28), (3, 3), 480, 240, 16, 15, padding=SAME),
+]
+# Tiles of 8 to 128 columns, which the number of blocks chooses.
+GEMM_LARGE = [
+    case((260, 263), (1, 1), 12, 30, padding=((0, 0),) * 2),
+    case((61, 187), (3, 3), 12, 60, 3, dilation_rate=(2, 5)),
+    case((56, 56), (3, 3), 128, 500, 16, padding=SAME),
+    case((57, 55), (3, 3), 256, 256, 16, strides=(2, 2), padding=SAME),
+    case((28, 28), (3, 3), 72, 144, 16, 3, padding=SAME),
+    case((112, 112), (7, 7), 3, 64, 16, strides=(2, 2), padding=((3, 3),) * 2),
 ]
 
 
@@ -171,6 +211,15 @@ def run(gpu, native, algorithm, words, pass_, a, b, bias=None, shift=0, **more):
     return gpu.get(written, (shift + count,), a.dtype)[shift:].reshape(shape)
 
 
+def magnitude_of(algorithm, words, pass_, a, b, of_plain_sum):
+    """The measure of an algorithm's errors: the plain sum's, or that of its tiles."""
+    if tiling.is_strict(algorithm):
+        return of_plain_sum
+    one = SimpleNamespace(**words)
+    largest = tiling.magnitude(algorithm, one, pass_, a, b)
+    return np.full_like(of_plain_sum, largest)
+
+
 def check(gpu, native, algorithm, words, pass_, dtype, seed, cudnn=True):
     """Raises an AssertionError where a kernel is wrong.
 
@@ -181,7 +230,8 @@ def check(gpu, native, algorithm, words, pass_, dtype, seed, cudnn=True):
         rng.standard_normal(shapes[place], np.float32).astype(kind)
         for place in PLACES[pass_][:2]
     )
-    magnitude = exact(words, pass_, np.abs(a), np.abs(b))
+    of_plain_sum = exact(words, pass_, np.abs(a), np.abs(b))
+    magnitude = magnitude_of(algorithm, words, pass_, a, b, of_plain_sum)
     expected = exact(words, pass_, a, b)
     what = (gpu, native, algorithm, words, pass_, a, b)
     result = run(*what)
@@ -203,7 +253,7 @@ def check(gpu, native, algorithm, words, pass_, dtype, seed, cudnn=True):
         )
     if not cudnn or dtype == "bfloat16" or 0 in shapes[0] + shapes[2]:
         return False
-    return compare_with_cudnn(gpu, words, pass_, a, b, expected, magnitude)
+    return compare_with_cudnn(gpu, words, pass_, a, b, expected, of_plain_sum)
 
 
 def compare_with_cudnn(gpu, words, pass_, a, b, expected, magnitude):
@@ -266,13 +316,27 @@ def main():
     cudnn = isinstance(gpu, device.Torch) and not small
     print(f"{gpu.gpu}, {gpu.name}", flush=True)
     table = {"direct": DIRECT, "depthwise": DEPTHWISE}
+    for algorithm in ("winograd:f2", "winograd:f4"):
+        table[algorithm] = WINOGRAD if small else WINOGRAD + WINOGRAD_LARGE
+    table["gemm"], table["grouped"] = DIRECT + GROUPED, GROUPED
     if not small:
         table["direct"] = table["direct"] + DIRECT_LARGE + DEPTHWISE
         table["depthwise"] = table["depthwise"] + DEPTHWISE_LARGE
-    dtypes = {"direct": list(types()), "depthwise": ["float32", "float16", "bfloat16"]}
+        table["grouped"] = table["grouped"] + GROUPED_LARGE
+        table["gemm"] = table["gemm"] + GROUPED_LARGE + GEMM_LARGE
+    of_halves = ["float32", "float16", "bfloat16"]
+    dtypes = {
+        "direct": list(types()),
+        "depthwise": of_halves,
+        "winograd:f2": of_halves,
+        "winograd:f4": ["float32"],
+        "grouped": of_halves,
+        "gemm": of_halves,
+    }
     if small:
         # Of two bytes and of four, whose loads have lengths of their own.
-        dtypes = {"direct": ["float32"], "depthwise": ["float32", "float16"]}
+        dtypes = {name: of[:2] for name, of in dtypes.items()}
+        dtypes["direct"] = ["float32"]
     checks = failures = compared = 0
     for algorithm, cases in table.items():
         start, before = time.perf_counter(), checks

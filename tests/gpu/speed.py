@@ -8,8 +8,10 @@ the share of the memory's bandwidth (tensors read and written once) and of the p
 float32 arithmetic without tensor cores.
 """
 
+import ctypes
 import statistics
 import sys
+from typing import NamedTuple
 
 import deformable
 import device
@@ -22,19 +24,79 @@ SECONDS = 0.3  # of fewer calls than the most
 # otherwise wait for it, and the events would tell the speed of Python.
 SLEEP = 40_000_000  # clocks
 
-# Kernel, size, channels, batch, stride: of MobileNet, EfficientNet, ConvNeXt and
-# RepLKNet.
+
+class Layer(NamedTuple):
+    """A convolution with "same" padding, and the algorithms that are timed on it."""
+
+    kernel: int
+    size: int
+    channels: int
+    filters: int
+    groups: int
+    batch: int
+    stride: int
+    algorithms: tuple
+    dilation: int = 1
+
+
+def _depthwise(kernel, size, channels, batch, stride):
+    sizes = (kernel, size, channels, channels, channels, batch, stride)
+    return Layer(*sizes, ("depthwise",))
+
+
+def _winograd(size, channels, filters, batch, groups=1):
+    algorithms = ("winograd:f4", "winograd:f2")
+    return Layer(3, size, channels, filters, groups, batch, 1, algorithms)
+
+
+def _grouped(kernel, size, channels, groups, batch, stride=1):
+    sizes = (kernel, size, channels, channels, groups, batch, stride)
+    return Layer(*sizes, ("grouped", "gemm"))
+
+
+def _dense(kernel, size, channels, filters, batch, stride=1, dilation=1):
+    sizes = (kernel, size, channels, filters, 1, batch, stride)
+    return Layer(*sizes, ("gemm",), dilation)
+
+
 LAYERS = [
-    (3, 112, 64, 32, 1),
-    (3, 56, 128, 64, 1),
-    (3, 112, 96, 32, 2),
-    (5, 28, 240, 64, 1),
-    (5, 56, 144, 32, 2),
-    (7, 56, 128, 32, 1),
-    (7, 14, 512, 64, 1),
-    (13, 28, 256, 32, 1),
-    (31, 56, 128, 16, 1),
-    (31, 28, 256, 32, 1),
+    # Of MobileNet, EfficientNet, ConvNeXt and RepLKNet.
+    _depthwise(3, 112, 64, 32, 1),
+    _depthwise(3, 56, 128, 64, 1),
+    _depthwise(3, 112, 96, 32, 2),
+    _depthwise(5, 28, 240, 64, 1),
+    _depthwise(5, 56, 144, 32, 2),
+    _depthwise(7, 56, 128, 32, 1),
+    _depthwise(7, 14, 512, 64, 1),
+    _depthwise(13, 28, 256, 32, 1),
+    _depthwise(31, 56, 128, 16, 1),
+    _depthwise(31, 28, 256, 32, 1),
+    # Of VGG and ResNet.
+    _winograd(224, 64, 64, 16),
+    _winograd(112, 64, 128, 32),
+    _winograd(112, 128, 128, 32),
+    _winograd(56, 256, 256, 32),
+    _winograd(28, 512, 512, 32),
+    _winograd(14, 512, 512, 64),
+    _winograd(56, 64, 64, 64),
+    _winograd(28, 128, 128, 64, 4),
+    # Of ResNeXt, of 4 to 32 channels a group, and of RegNet.
+    _grouped(3, 56, 128, 32, 64),
+    _grouped(3, 56, 256, 32, 64, 2),
+    _grouped(3, 28, 256, 32, 64),
+    _grouped(3, 14, 512, 32, 64),
+    _grouped(3, 7, 1024, 32, 64),
+    _grouped(3, 28, 320, 20, 64),
+    _grouped(5, 28, 128, 16, 64),
+    # Of DeepLab, with dilation; strides, wide kernels and 1x1 of ResNet and ConvNeXt.
+    _dense(3, 33, 512, 256, 16, 1, 6),
+    _dense(3, 33, 512, 256, 16, 1, 12),
+    _dense(3, 28, 512, 512, 32, 1, 2),
+    _dense(7, 224, 3, 64, 32, 2),
+    _dense(3, 56, 128, 128, 64, 2),
+    _dense(5, 27, 64, 192, 64),
+    _dense(1, 56, 256, 64, 64),
+    _dense(1, 14, 1024, 256, 64),
 ]
 DTYPES = ("float32", "float16", "bfloat16")
 LAYOUTS = ("channels_last", "channels_first")
@@ -66,64 +128,84 @@ def median(torch, calls):
 
 
 def measure(gpu, native, layer, dtype, layout, cache):
-    """Yields (pass, seconds of kconv's depthwise, of PyTorch, bytes, flops)."""
+    """Yields (pass, {name: seconds}, bytes, flops) of each pass of a layer.
+
+    The names are those of kconv's algorithms that take the problem, "cuDNN" and, in
+    float32, "TF32": cuDNN with tensor cores, which round more.
+    """
     torch = gpu.torch
-    kernel, size, channels, batch, stride = layer
-    pad = kernel // 2
-    out = (size + 2 * pad - kernel) // stride + 1
+    kernel, size, channels, filters, groups, batch, stride, algorithms, apart = layer
+    pad = kernel // 2 * apart
+    out = (size + 2 * pad - (kernel - 1) * apart - 1) // stride + 1
     kind = getattr(torch, dtype)
     item = torch.empty((), dtype=kind).element_size()
-    elements = batch * channels * (size * size + out * out) + kernel**2 * channels
+    of_filter = kernel**2 * channels * filters // groups
+    elements = batch * (channels * size**2 + filters * out**2) + of_filter
     copies = max(2, CACHES * cache // (elements * item) + 1)
     words = {
         "input_size": (size, size),
         "kernel_size": (kernel, kernel),
         "in_channels": channels,
-        "out_channels": channels,
+        "out_channels": filters,
         "batch": batch,
-        "groups": channels,
+        "groups": groups,
         "strides": (stride, stride),
+        "dilation_rate": (apart, apart),
         "padding": ((pad, pad),) * 2,
         "layout": layout,
         "dtype": dtype,
     }
     last = layout == "channels_last"
 
-    def image(spatial):
-        shape = (batch, channels, spatial, spatial)
+    def image(spatial, of_channels):
+        shape = (batch, of_channels, spatial, spatial)
         tensor = torch.randn(shape, device="cuda").to(kind)
         order = torch.channels_last if last else torch.contiguous_format
         return tensor.to(memory_format=order)
 
-    xs, ys = ([image(s) for _ in range(copies)] for s in (size, out))
-    w = torch.randn((channels, 1, kernel, kernel), device="cuda").to(kind)
+    xs = [image(size, channels) for _ in range(copies)]
+    ys = [image(out, filters) for _ in range(copies)]
+    shape = (filters, channels // groups, kernel, kernel)
+    w = torch.randn(shape, device="cuda").to(kind)
     ours = w.permute(2, 3, 1, 0).contiguous()
-    options = ([stride] * 2, [pad] * 2, [1] * 2, False, [0] * 2, channels)
-    flops = 2 * batch * channels * out * out * kernel * kernel
+    options = ([stride] * 2, [pad] * 2, [apart] * 2, False, [0] * 2, groups)
+    flops = 2 * batch * out * out * of_filter
     for number, pass_ in enumerate(PASSES):
-        calls = [
-            device.Call(
-                *(gpu, native, "depthwise", {**words, "pass_": pass_}),
-                (x, ours.clone() if number == 2 else ours, y, None),
-            )
-            for x, y in zip(xs, ys, strict=True)
-        ]
-        mine = median(torch, calls)
+        seconds = {}
+        problem = {**words, "pass_": pass_}
+        for algorithm in algorithms:
+            asked = ctypes.byref(device.interface.problem(**problem))
+            if native.kconv_cuda_refuse(algorithm.encode(), asked) is not None:
+                continue
+            calls = [
+                device.Call(
+                    *(gpu, native, algorithm, problem),
+                    (x, ours.clone() if number == 2 else ours, y, None),
+                )
+                for x, y in zip(xs, ys, strict=True)
+            ]
+            seconds[algorithm] = median(torch, calls)
+            del calls
+        if not seconds:
+            continue
         wanted = [i == number - 1 for i in range(3)]
 
         def stock(x, y, number=number, wanted=wanted):
             if number == 0:
                 return torch.nn.functional.conv2d(
-                    x, w, None, stride, pad, 1, groups=channels
+                    x, w, None, stride, pad, apart, groups=groups
                 )
             return torch.ops.aten.convolution_backward(
                 y, x, w, None, *options, output_mask=wanted
             )
 
-        theirs = median(
-            torch, [lambda x=x, y=y: stock(x, y) for x, y in zip(xs, ys, strict=True)]
-        )
-        yield pass_, mine, theirs, elements * item, flops
+        calls = [lambda x=x, y=y: stock(x, y) for x, y in zip(xs, ys, strict=True)]
+        seconds["cuDNN"] = median(torch, calls)
+        if dtype == "float32" and groups < channels:
+            torch.backends.cudnn.allow_tf32 = True
+            seconds["TF32"] = median(torch, calls)
+            torch.backends.cudnn.allow_tf32 = False
+        yield pass_, seconds, elements * item, flops
 
 
 def main():
@@ -142,23 +224,26 @@ def main():
         f"L2 {cache / 2**20:.0f} MiB"
     )
     print(
-        f"{'kernel size channels batch stride':34}{'type':>9}{'layout':>15}{'pass':>17}"
-        f"{'kconv µs':>10}{'PyTorch µs':>11}{'ratio':>7}{'memory':>8}{'peak':>6}"
+        f"{'kernel size channels batch stride dilation':40}{'type':>9}{'layout':>15}"
+        f"{'pass':>17}{'by':>13}{'µs':>10}{'cuDNN/it':>10}{'memory':>8}{'peak':>6}"
     )
     for layout in LAYOUTS:
         for dtype in DTYPES:
             for layer in LAYERS:
-                name = "{0}x{0} {1}x{1} {2} {3} /{4}".format(*layer)
+                kernel, size, channels, filters, groups, batch, stride, _, apart = layer
+                name = f"{kernel}x{kernel} {size}x{size} {channels}-{filters}/{groups}"
+                name += f" {batch} /{stride}" + (f" *{apart}" if apart > 1 else "")
                 for row in measure(gpu, native, layer, dtype, layout, cache):
-                    pass_, mine, theirs, moved, flops = row
-                    of_memory = f"{moved / mine / bandwidth:.0%}"
-                    of_peak = f"{flops / mine / peak:.0%}"
-                    print(
-                        f"{name:34}{dtype:>9}{layout:>15}{pass_:>17}"
-                        f"{mine * 1e6:10.1f}{theirs * 1e6:11.1f}"
-                        f"{theirs / mine:7.2f}{of_memory:>8}{of_peak:>6}",
-                        flush=True,
-                    )
+                    pass_, times, moved, flops = row
+                    for by, seconds in times.items():
+                        of_memory = moved / seconds / bandwidth if bandwidth else 0
+                        of_peak = flops / seconds / peak if peak else 0
+                        print(
+                            f"{name:40}{dtype:>9}{layout:>15}{pass_:>17}{by:>13}"
+                            f"{seconds * 1e6:10.1f}{times['cuDNN'] / seconds:10.2f}"
+                            f"{of_memory:8.0%}{of_peak:6.0%}",
+                            flush=True,
+                        )
                 torch.cuda.empty_cache()
     deformable.table(gpu, native, median, peak)
 

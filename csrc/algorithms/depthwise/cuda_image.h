@@ -132,7 +132,7 @@ struct CudaImageKernel {
     if (!is_nan) return;
     // Rare and slow. A zero of the box that stands for no pixel makes NaN of a
     // weight that is not finite.
-    KCONV_ROLL
+    KCONV_NO_UNROLL
     for (int n = 0; n < kCudaRows * kCudaColumns; ++n) {
       const int i = n / kCudaColumns, j = n % kCudaColumns;
       to[i * plan.written.row + j * kPitch] = SumOfPixels(
