@@ -28,7 +28,8 @@ VARIABLES = (
 # Those of kconv that are told as "not set" too, for a bug report to rule them out.
 OURS = (
     *("KCONV_ACCURACY", "KCONV_CHOICES", "KCONV_DISABLE_NATIVE", "KCONV_GPU"),
-    *("KCONV_MAX_ISA", "KCONV_REFERENCES_PYTHON", "KCONV_TORCH_PYTHON", "KCONV_WORKSPACE_LIMIT"),
+    *("KCONV_MAX_ISA", "KCONV_REFERENCES_PYTHON", "KCONV_TORCH_PYTHON"),
+    "KCONV_WORKSPACE_LIMIT",
 )
 
 # What `kconv bench` and `kconv demo` use where they are installed.

@@ -101,15 +101,19 @@ class Sampling:
 def _split(values, groups):
     """(n, p, q, g, t, c / g) to (n, p, q, groups, t, channels of a group)."""
     moved = np.moveaxis(values, 4, 3)  # taps before the channels
-    n, p, q, t = moved.shape[:4]
-    return np.moveaxis(moved.reshape(n, p, q, t, groups, -1), 4, 3)
+    n, p, q, t, parts, channels = moved.shape
+    split = moved.reshape(n, p, q, t, groups, parts * channels // groups)
+    return np.moveaxis(split, 4, 3)
 
 
 def _join(values, offset_groups):
     """Undoes `_split`."""
     moved = np.moveaxis(values, 3, 4)
-    n, p, q, t = moved.shape[:4]
-    return np.moveaxis(moved.reshape(n, p, q, t, offset_groups, -1), 3, 4)
+    n, p, q, t, parts, channels = moved.shape
+    joined = moved.reshape(
+        *(n, p, q, t, offset_groups, parts * channels // offset_groups)
+    )
+    return np.moveaxis(joined, 3, 4)
 
 
 def _filter_of_groups(w, groups):

@@ -36,9 +36,8 @@ class PyProblem {
     problem_.dtype = ParseDType(dtype);
     problem_.epilogue.bias = bias;
     problem_.epilogue.activation = ParseActivation(activation);
-    problem_.device =
-        Parse<Device>("device", device,
-                      {{"cpu", Device::kCpu}, {"gpu", Device::kGpu}});
+    problem_.device = Parse<Device>(
+        "device", device, {{"cpu", Device::kCpu}, {"gpu", Device::kGpu}});
     if (problem_.pass == Pass::kFilterGradient && !problem_.epilogue.Empty()) {
       throw py::value_error(
           "A bias or an activation follows the passes that write an image "
@@ -340,7 +339,8 @@ PYBIND11_MODULE(_core, m) {
            py::arg("strides") = Sizes(), py::arg("dilation_rate") = Sizes(),
            py::arg("padding") = std::vector<std::pair<int64_t, int64_t>>(),
            py::arg("layout") = "channels_last", py::arg("dtype") = "float32",
-           py::arg("bias") = false, py::arg("activation") = "linear", py::arg("device") = "cpu")
+           py::arg("bias") = false, py::arg("activation") = "linear",
+           py::arg("device") = "cpu")
       .def_property_readonly("pass_", &PyProblem::pass)
       .def_property_readonly("layout", &PyProblem::layout)
       .def_property_readonly("dtype", &PyProblem::dtype)
