@@ -20,11 +20,6 @@ SOURCES := $(shell find csrc -type f) setup.py kconv/__init__.py
 # Without TensorFlow's greetings.
 demo bench: export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-# The kernels for GPUs take nvcc minutes. Neither the tests nor the demonstration need
-# them: where nvcc is, `make build` compiles them, and `make test-slow` proves that all
-# of them compile.
-demo test: export KCONV_CUDA ?= 0
-
 .PHONY: build demo test test-slow lint bench wheel clean
 
 demo: build

@@ -81,9 +81,10 @@ def conv(
 
     When a graph is built for an unknown batch and the best kernel depends on it, the
     graph decides each time it runs; an unknown spatial size counts as 56 in estimates.
-    In a function that XLA compiles, where a GPU is visible, and where kconv's op
-    library is missing, TensorFlow's ops do all the work. A `tf.function` that was
-    traced outside of XLA must not be called inside: XLA does not know kconv's ops.
+    In a function that XLA compiles, where a GPU is visible (unless `KCONV_GPU=1`), and
+    where kconv's op library is missing, TensorFlow's ops do all the work. A
+    `tf.function` that was traced outside of XLA must not be called inside: XLA does not
+    know kconv's ops.
 
     Most algorithms round a result as a plain sum of its products does. Those of the
     family `"winograd"` multiply less and round more: in float32 their largest error was

@@ -119,9 +119,9 @@ def deform_conv(
     Derivatives by the offsets are those of the cell between four pixels that a place
     lies in, at a whole number of the cell after it.
 
-    There are first derivatives only: kconv's op raises
-    NotImplementedError where a second one, or forward mode, is asked for. In a function
-    that XLA compiles, where a GPU is visible, and where kconv's op library is missing,
+    There are first derivatives only: kconv's op raises NotImplementedError where a
+    second one, or forward mode, is asked for. In a function that XLA compiles, where a
+    GPU is visible (unless `KCONV_GPU=1`), and where kconv's op library is missing,
     TensorFlow's ops do the work, and have the others too.
 
     Args:
