@@ -7,12 +7,13 @@ compiles for the GPU. What this cannot show is how a GPU runs it.
 import contextlib
 import ctypes
 import dataclasses
+import fcntl
 import functools
+import hashlib
 import os
 import pathlib
 import shutil
 import subprocess
-import tempfile
 
 import numpy as np
 import reference
@@ -21,6 +22,7 @@ from problems import DTYPES, judged, magnitude, naming
 from kconv import cuda
 
 ROOT = pathlib.Path(__file__).parent.parent
+FOLDER = ROOT / "build" / "twin"
 SOURCES = (
     *("tests/cuda_host.cc", "csrc/cuda/kconv_cuda.cc", "csrc/shape.cc"),
     *("tests/cuda_deform_host.cc", "csrc/cuda/kconv_cuda_deform.cc"),
@@ -28,22 +30,49 @@ SOURCES = (
 )
 
 
-def build(folder):
-    """Compiles the library; returns its path. KCONV_HOST_FLAGS adds sanitizers."""
+def build():
+    """Compiles the library once for all processes; returns its path.
+
+    KCONV_HOST_FLAGS adds sanitizers.
+    """
     compiler = next(filter(shutil.which, ("g++", "clang++", "c++")))
-    path = pathlib.Path(folder) / "cuda_twin.so"
     flags = ["-std=c++17", "-O1", "-fPIC", "-shared", "-Wall", "-Wextra", "-Werror"]
     flags += ["-Wno-psabi", "-Icsrc", "-Itests", '-DKCONV_VERSION="twin"']
     flags += os.environ.get("KCONV_HOST_FLAGS", "").split()
+    command = [compiler, *flags, *SOURCES]
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    path = FOLDER / f"cuda_twin_{_digest(command)}.so"
+    # The first process compiles, the others wait for it.
+    with open(FOLDER / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not path.exists():
+            _compile(command, path)
+    return path
+
+
+def _digest(command):
+    """Names what is compiled: the command, and all that it may read."""
+    digest = hashlib.sha256("\0".join(command).encode())
+    headers = sorted([*ROOT.glob("csrc/**/*.h"), *ROOT.glob("tests/*.h")])
+    for file in (*(ROOT / source for source in SOURCES), *headers):
+        digest.update(f"{file.relative_to(ROOT)}\0".encode() + file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _compile(command, path):
+    # What was broken off must not pass for a library.
+    unfinished = path.with_suffix(".part")
     done = subprocess.run(
-        [compiler, *flags, *SOURCES, "-o", path],
+        [*command, "-o", unfinished],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )
     assert done.returncode == 0, done.stdout
-    return path
+    for older in FOLDER.glob("cuda_twin_*.so"):
+        older.unlink()
+    unfinished.rename(path)
 
 
 def declared(path):
@@ -57,9 +86,8 @@ def declared(path):
 
 @functools.cache
 def library():
-    """Returns it; built once a process."""
-    with tempfile.TemporaryDirectory() as folder:
-        return declared(build(folder))
+    """Returns it, loaded."""
+    return declared(build())
 
 
 def problem_of(case, pass_, dtype="float32", **epilogue):

@@ -28,9 +28,9 @@ CALLS = {
 
 
 @pytest.fixture(scope="session", autouse=True)
-def twin(tmp_path_factory):
+def twin():
     """The library, with kernels for the CPU ahead of kconv's own."""
-    path = cuda_twin.build(tmp_path_factory.mktemp("twin"))
+    path = cuda_twin.build()
     native.ops()
     library = native._parts.library
     assert library.kconv_use_cuda(b"/nowhere.so", b"CPU")
