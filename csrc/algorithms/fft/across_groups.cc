@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "algorithms/fft/call.h"
 #include "algorithms/fft/fft.h"
 #include "algorithms/fft/operand.h"
 #include "algorithms/fft/transforms.h"
@@ -12,29 +13,16 @@ namespace kconv::fft {
 namespace {
 
 template <typename Element>
-class AcrossGroups {
-  using Sum = SumType<Element>;
+class AcrossGroups : Call<Element> {
+  using typename Call<Element>::Sum;
+  using Call<Element>::ctx_, Call<Element>::filter_, Call<Element>::grid_,
+      Call<Element>::input_, Call<Element>::output_, Call<Element>::p_,
+      Call<Element>::scale_, Call<Element>::taps_, Call<Element>::transforms_;
 
  public:
   AcrossGroups(const Problem& problem, const Plan& plan, const ConvArgs& args,
                Context* ctx)
-      : p_(plan),
-        pass_(problem.pass),
-        transforms_(TransformsFor<Element>(ctx->isa)),
-        grid_(GridOf<Sum>(plan.tiling.axes[0].size(),
-                          plan.tiling.axes[1].size())),
-        input_(ImageOf(problem.shape, plan.tiling, false,
-                       static_cast<Element*>(args.input))),
-        output_(ImageOf(problem.shape, plan.tiling, true,
-                        static_cast<Element*>(args.output))),
-        filter_(FilterOf(problem.shape, plan.tiling,
-                         static_cast<Element*>(args.filter))),
-        bias_(static_cast<const Element*>(args.bias)),
-        finishes_(!problem.epilogue.Empty()),
-        activation_(problem.epilogue.activation),
-        taps_{plan.tiling.axes[0].Taps(), plan.tiling.axes[1].Taps()},
-        scale_(Sum(0.25) / static_cast<Sum>(grid_.n[0] * grid_.n[1])),
-        ctx_(ctx) {
+      : Call<Element>(problem, plan, args, ctx) {
     Arena arena(ctx->workspace);
     filters_ = arena.Take<Sum>(SharedSize(plan));
     scratch_ = arena.Take<char>(0);
@@ -52,9 +40,8 @@ class AcrossGroups {
   }
 
   void Run() {
-    ctx_->isa_ran = transforms_.isa;
     for (int64_t i = 0; i < p_.vectors.count; ++i) {
-      if (pass_ == Pass::kFilterGradient) {
+      if (this->IsFilter()) {
         RunFilter(p_.vectors.Begin(i), p_.vectors.Size(i));
       } else {
         RunImage(p_.vectors.Begin(i), p_.vectors.Size(i));
@@ -74,9 +61,7 @@ class AcrossGroups {
     Sum* result;
 
     Scratch(const Plan& p, Arena* arena) {
-      const Grid<Sum> grid =
-          GridOf<Sum>(p.tiling.axes[0].size(), p.tiling.axes[1].size());
-      room = arena->Take<Sum>(ScratchSize(grid, p.lanes));
+      room = arena->Take<Sum>(ScratchSize(Call<Element>::GridFor(p), p.lanes));
       sources = arena->Take<Sum>(p.SourcesAtATime() * p.Spectrum());
       result = arena->Take<Sum>(p.Spectrum());
     }
@@ -104,7 +89,7 @@ class AcrossGroups {
   // The taps between a source and a result of each group of a vector.
   Tile<Element> FilterTile(int64_t vector, int64_t source,
                            int64_t result) const {
-    const bool backwards = pass_ == Pass::kInputGradient;
+    const bool backwards = this->IsBackwards();
     const int64_t outputs = backwards ? p_.sides.sources : p_.sides.results;
     const int64_t c = backwards ? result : source;
     const int64_t o = backwards ? source : result;
@@ -114,10 +99,7 @@ class AcrossGroups {
   }
 
   // To a spectrum of its own.
-  void Forward(const Tile<Element>& t, Sum* room, Sum* to) const {
-    const Tile<const Element> tile = {
-        t.data,    t.row_stride,   t.column_stride, t.lane_stride, t.row_begin,
-        t.row_end, t.column_begin, t.column_end,    t.lanes};
+  void Forward(const Tile<Element>& tile, Sum* room, Sum* to) const {
     transforms_.forward(grid_, tile, room,
                         {to, 2 * p_.lanes, p_.lanes, p_.lanes, false});
   }
@@ -157,19 +139,16 @@ class AcrossGroups {
 
   void RunTile(int64_t number, int64_t vector, const Sum* filters,
                const Scratch& scratch) const {
-    const bool backwards = pass_ == Pass::kInputGradient;
     const int64_t sources = p_.sides.sources, results = p_.sides.results;
-    const Operand<Element>& from = backwards ? output_ : input_;
-    const Operand<Element>& to = backwards ? input_ : output_;
     const TilePlaces places(p_.tiling, number);
     const bool keeps = p_.SourcesAtATime() == sources;
     for (int64_t j = 0; j < results; ++j) {
       for (int64_t i = 0; i < sources; ++i) {
         Sum* spectrum = scratch.sources + (keeps ? i : 0) * p_.Spectrum();
         if (j == 0 || !keeps) {
-          Forward(
-              ImageTile(from, places.image, places.read, vector, i, sources),
-              scratch.room, spectrum);
+          Forward(ImageTile(this->Source(), places.image, places.read, vector,
+                            i, sources),
+                  scratch.room, spectrum);
         }
         transforms_.multiply(p_.planes, spectrum,
                              filters + (i * results + j) * p_.Spectrum(), i > 0,
@@ -177,13 +156,11 @@ class AcrossGroups {
       }
       alignas(64) Sum bias[kMaxLanes];
       const int64_t channel = vector * p_.lanes * results + j;
-      const Ending<Sum> ending = {
-          scale_,
-          WidenBias(bias_ == nullptr ? nullptr : bias_ + channel, results,
-                    LanesOf(vector), finishes_, bias),
-          activation_};
-      Backward(scratch.result, ending, scratch.room,
-               ImageTile(to, places.image, places.written, vector, j, results));
+      Backward(scratch.result,
+               this->EndingOf(channel, results, LanesOf(vector), bias),
+               scratch.room,
+               ImageTile(this->Result(), places.image, places.written, vector,
+                         j, results));
     }
   }
 
@@ -239,17 +216,6 @@ class AcrossGroups {
     });
   }
 
-  const Plan& p_;
-  const Pass pass_;
-  const Transforms<Element>& transforms_;
-  const Grid<Sum> grid_;
-  const Operand<Element> input_, output_, filter_;
-  const Element* bias_;
-  const bool finishes_;
-  const Activation activation_;
-  const Range taps_[2];
-  const Sum scale_;
-  Context* ctx_;
   Sum* filters_;
   char* scratch_;
   int64_t scratch_bytes_;

@@ -102,19 +102,6 @@ class Arena {
   intptr_t at_;
 };
 
-// The lanes of a bias, for whole vectors; no more than kMaxLanes.
-template <typename Element>
-const SumType<Element>* WidenBias(const Element* bias, int64_t stride,
-                                  int64_t lanes, bool finishes,
-                                  SumType<Element>* to) {
-  if (!finishes) return nullptr;
-  std::fill_n(to, kMaxLanes, SumType<Element>(0));
-  for (int64_t l = 0; bias != nullptr && l < lanes; ++l) {
-    to[l] = Widen(bias[l * stride]);
-  }
-  return to;
-}
-
 }  // namespace kconv::fft
 
 #endif  // KCONV_ALGORITHMS_FFT_OPERAND_H_

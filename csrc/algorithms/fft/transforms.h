@@ -46,6 +46,12 @@ struct Tile {
   int64_t row_stride, column_stride, lane_stride;
   int64_t row_begin, row_end, column_begin, column_end;
   int64_t lanes;  // that exist
+
+  // To be read only.
+  operator Tile<const Element>() const {
+    return {data,    row_stride,   column_stride, lane_stride, row_begin,
+            row_end, column_begin, column_end,    lanes};
+  }
 };
 
 // Where the planes of a spectrum lie: of plane p the real parts at p * plane,

@@ -16,6 +16,7 @@
 
 #include <algorithm>
 
+#include "algorithms/fft/call.h"
 #include "algorithms/fft/fft.h"
 #include "algorithms/fft/operand.h"
 #include "algorithms/fft/transforms.h"
@@ -49,37 +50,30 @@ struct Shared {
 };
 
 template <typename Element>
-class WithinGroups {
-  using Sum = SumType<Element>;
+class WithinGroups : Call<Element> {
+  using typename Call<Element>::Sum;
+  using Call<Element>::IsBackwards, Call<Element>::IsFilter;
+  using Call<Element>::ctx_, Call<Element>::filter_, Call<Element>::grid_,
+      Call<Element>::output_, Call<Element>::p_, Call<Element>::scale_,
+      Call<Element>::taps_, Call<Element>::transforms_;
 
  public:
   WithinGroups(const Problem& problem, const Plan& plan, const ConvArgs& args,
                Context* ctx)
-      : p_(plan),
-        pass_(problem.pass),
-        transforms_(TransformsFor<Element>(ctx->isa)),
+      : Call<Element>(problem, plan, args, ctx),
         kernel_(GemmKernelFor<Sum>(ctx->isa)),
-        grid_(GridOf<Sum>(plan.tiling.axes[0].size(),
-                          plan.tiling.axes[1].size())),
-        input_(ImageOf(problem.shape, plan.tiling, false,
-                       static_cast<Element*>(args.input))),
-        output_(ImageOf(problem.shape, plan.tiling, true,
-                        static_cast<Element*>(args.output))),
-        filter_(FilterOf(problem.shape, plan.tiling,
-                         static_cast<Element*>(args.filter))),
-        bias_(static_cast<const Element*>(args.bias)),
-        finishes_(!problem.epilogue.Empty()),
-        activation_(problem.epilogue.activation),
         arena_(ctx->workspace),
         shared_(plan, IsFilter(), &arena_),
         scratch_(arena_.Take<char>(0)),
-        scratch_bytes_(
-            RoundUp(ScratchSize(grid_, plan.lanes) * int64_t{sizeof(Sum)}, 64)),
-        scale_(Sum(0.25) / static_cast<Sum>(grid_.n[0] * grid_.n[1])),
-        ctx_(ctx) {}
+        scratch_bytes_(WorkerBytes(plan)) {}
+
+  static int64_t WorkerBytes(const Plan& p) {
+    return RoundUp(
+        ScratchSize(Call<Element>::GridFor(p), p.lanes) * int64_t{sizeof(Sum)},
+        64);
+  }
 
   void Run() {
-    ctx_->isa_ran = transforms_.isa;
     for (int64_t group = 0; group < p_.groups; ++group) {
       if (IsFilter()) {
         RunFilter(group);
@@ -90,8 +84,6 @@ class WithinGroups {
   }
 
  private:
-  bool IsFilter() const { return pass_ == Pass::kFilterGradient; }
-
   void RunImage(int64_t group) {
     const bool keeps_v = p_.blocks.count * p_.chunks.count == 1;
     const bool keeps_u = p_.chunks.count == 1;
@@ -151,8 +143,8 @@ class WithinGroups {
   // The tiles that are read: of the input or, in the input gradient, of the
   // output's.
   void TransformSource(int64_t group, int64_t block, int64_t chunk) {
-    const bool backwards = pass_ == Pass::kInputGradient;
-    const Operand<Element>& image = backwards ? output_ : input_;
+    // The filter gradient reads the input as the forward pass does.
+    const Operand<Element>& image = this->Source();
     const int64_t tiles = p_.blocks.Size(block);
     const int64_t depth = p_.chunks.Size(chunk);
     const int64_t first = group * p_.sides.sources + p_.chunks.Begin(chunk);
@@ -173,14 +165,8 @@ class WithinGroups {
         to.data = shared_.v + i * 3 * p_.chunks.size + k;
         to.component = depth;
       }
-      transforms_.forward(grid_, AsConst(tile), scratch, to);
+      transforms_.forward(grid_, tile, scratch, to);
     });
-  }
-
-  static Tile<const Element> AsConst(const Tile<Element>& t) {
-    return {t.data,         t.row_stride, t.column_stride,
-            t.lane_stride,  t.row_begin,  t.row_end,
-            t.column_begin, t.column_end, t.lanes};
   }
 
   // Where a row of panels `depth` deep has the lanes from a column on.
@@ -199,23 +185,20 @@ class WithinGroups {
   }
 
   void TransformFilter(int64_t group, int64_t chunk, int64_t part) {
-    const bool backwards = pass_ == Pass::kInputGradient;
     const int64_t depth = p_.chunks.Size(chunk);
     const int64_t columns = p_.columns.Size(part);
-    const Range taps[2] = {p_.tiling.axes[0].Taps(), p_.tiling.axes[1].Taps()};
     ForVectors(depth, columns, [&](int64_t i, int64_t j, Sum* scratch) {
       const int64_t source = p_.chunks.Begin(chunk) + i;
       const int64_t result = p_.columns.Begin(part) + j;
       const int64_t o = filter_.channel;
       Element* first =
-          filter_.data + (backwards
+          filter_.data + (IsBackwards()
                               ? group * p_.sides.sources + source + result * o
                               : group * p_.sides.results + result + source * o);
       const Tile<Element> tile =
-          filter_.At(first, taps[0], taps[1], backwards ? o : 1,
+          filter_.At(first, taps_[0], taps_[1], IsBackwards() ? o : 1,
                      std::min(p_.lanes, columns - j));
-      transforms_.forward(grid_, AsConst(tile), scratch,
-                          PanelAt(depth, i, j, columns));
+      transforms_.forward(grid_, tile, scratch, PanelAt(depth, i, j, columns));
     });
   }
 
@@ -230,8 +213,7 @@ class WithinGroups {
                          (first + j) * output_.channel,
                      places.written[0], places.written[1], output_.channel,
                      std::min(p_.lanes, columns - j));
-      transforms_.forward(grid_, AsConst(tile), scratch,
-                          PanelAt(tiles, i, j, columns));
+      transforms_.forward(grid_, tile, scratch, PanelAt(tiles, i, j, columns));
     });
   }
 
@@ -280,8 +262,7 @@ class WithinGroups {
   }
 
   void TransformResult(int64_t group, int64_t block, int64_t part) {
-    const bool backwards = pass_ == Pass::kInputGradient;
-    const Operand<Element>& image = backwards ? input_ : output_;
+    const Operand<Element>& image = this->Result();
     const int64_t columns = p_.columns.Size(part);
     const int64_t first = group * p_.sides.results + p_.columns.Begin(part);
     ForVectors(p_.blocks.Size(block), columns,
@@ -294,22 +275,17 @@ class WithinGroups {
                               places.written[0], places.written[1],
                               image.channel, lanes);
                  alignas(64) Sum bias[kMaxLanes];
-                 const Ending<Sum> ending = {
-                     scale_,
-                     WidenBias(bias_ == nullptr ? nullptr : bias_ + first + j,
-                               1, lanes, finishes_, bias),
-                     activation_};
                  transforms_.backward(grid_,
                                       {shared_.m + 2 * i * p_.Width() + j,
                                        p_.MPlane(), p_.Width(), lanes, false},
-                                      ending, scratch, tile);
+                                      this->EndingOf(first + j, 1, lanes, bias),
+                                      scratch, tile);
                });
   }
 
   void TransformTaps(int64_t group, int64_t chunk, int64_t part) {
     const int64_t channels = p_.chunks.Size(chunk);
     const int64_t columns = p_.columns.Size(part);
-    const Range taps[2] = {p_.tiling.axes[0].Taps(), p_.tiling.axes[1].Taps()};
     ForVectors(channels, columns, [&](int64_t i, int64_t j, Sum* scratch) {
       const int64_t lanes = std::min(p_.lanes, columns - j);
       Element* first = filter_.data + group * p_.sides.results +
@@ -319,36 +295,24 @@ class WithinGroups {
                            {shared_.m + i * p_.Width() + j, p_.MPlane(),
                             channels * p_.Width(), lanes, false},
                            {scale_}, scratch,
-                           filter_.At(first, taps[0], taps[1], 1, lanes));
+                           filter_.At(first, taps_[0], taps_[1], 1, lanes));
     });
   }
 
-  const Plan& p_;
-  const Pass pass_;
-  const Transforms<Element>& transforms_;
   const GemmKernel<Sum>& kernel_;
-  const Grid<Sum> grid_;
-  const Operand<Element> input_, output_, filter_;
-  const Element* bias_;
-  const bool finishes_;
-  const Activation activation_;
   Arena arena_;
   const Shared<Sum> shared_;
   char* scratch_;
   const int64_t scratch_bytes_;
-  const Sum scale_;
-  Context* ctx_;
 };
 
 }  // namespace
 
 template <typename Element>
 Bytes WithinGroupsBytes(const Problem& problem, const Plan& plan, Isa) {
-  using Sum = SumType<Element>;
-  const Grid<Sum> grid =
-      GridOf<Sum>(plan.tiling.axes[0].size(), plan.tiling.axes[1].size());
-  return {Shared<Sum>::Bytes(plan, problem.pass == Pass::kFilterGradient),
-          RoundUp(ScratchSize(grid, plan.lanes) * int64_t{sizeof(Sum)}, 64)};
+  return {Shared<SumType<Element>>::Bytes(
+              plan, problem.pass == Pass::kFilterGradient),
+          WithinGroups<Element>::WorkerBytes(plan)};
 }
 
 template <typename Element>
