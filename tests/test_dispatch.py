@@ -409,6 +409,33 @@ def test_stock_refuses_what_its_kernels_cannot_do(
             assert told.candidates[-1].refusal is None
 
 
+# One call with the first of these ended the process (oneDNN, AVX-512, few channels).
+@pytest.mark.parametrize(
+    ("kernel_shape", "options", "engine", "dtype", "is_unsafe"),
+    [
+        ((1, 1, 8, 64), {"strides": 2}, "oneDNN", "float32", True),
+        ((1, 1, 15, 4), {"strides": (1, 3)}, "oneDNN", "bfloat16", True),
+        ((1, 3, 4), {"strides": 2}, "oneDNN", "float32", True),
+        ((1, 1, 16, 64), {"strides": 2}, "oneDNN", "float32", False),
+        ((1, 1, 8, 64), {}, "oneDNN", "float32", False),
+        ((2, 1, 8, 64), {"strides": 2}, "oneDNN", "float32", False),
+        ((1, 1, 8, 64), {"strides": 2}, "oneDNN", "float64", False),
+        ((1, 1, 8, 64), {"strides": 2}, "Eigen", "float32", False),
+    ],
+)
+def test_stock_kernel_that_breaks_the_process_is_refused(
+    kernel_shape, options, engine, dtype, is_unsafe, monkeypatch
+):
+    monkeypatch.setattr(runtime, "engine", lambda: engine)
+    shape = (2, *[9] * (len(kernel_shape) - 2), kernel_shape[-2])
+    spec = conv_spec(shape, kernel_shape, **options)
+    for pass_ in PASSES:
+        expected = is_unsafe and pass_ == "filter_gradient"
+        assert builtin.is_unsafe(pass_, spec, kernel_shape, dtype) == expected
+        sentence = builtin.refusal(pass_, spec, kernel_shape, dtype)
+        assert (sentence is not None and "beyond its memory" in sentence) == expected
+
+
 @pytest.mark.parametrize("dtype", dispatch.DTYPES)
 @pytest.mark.parametrize(
     ("shape", "kernel_shape", "options"),

@@ -39,6 +39,7 @@ def same(size, kernel, channels, filters, **options):
 
 SHAPES = {
     "dense": same((20, 21), (9, 9), 5, 7, batch=2),
+    "fewest_taps": same((20, 31), (7, 8), 6, 9),
     "valid": Case((23, 30), (9, 12), 3, 17),
     "uneven_padding": Case((19, 12), (11, 9), 4, 3, padding=((2, 9), (0, 5))),
     "padding_beyond_kernel": Case((4, 6), (9, 9), 3, 4, padding=((13, 4), (0, 21))),
@@ -94,7 +95,9 @@ def test_shapes(case, pass_):
 
 
 @every_pass
-@pytest.mark.parametrize("taps", (9, 10, 16, 17, 25, 33, 48, 49, 64, 65, 97, 127, 128))
+@pytest.mark.parametrize(
+    "taps", (7, 8, 9, 10, 16, 17, 25, 33, 48, 49, 64, 65, 97, 127, 128)
+)
 def test_every_length_of_a_tile(taps, pass_):
     """Sizes about those where one more tile or a longer one is taken."""
     for size in (taps, taps + 1, 127, 128, 129, 140):
@@ -224,7 +227,7 @@ def test_nan_of_a_filter_stays_in_its_channel():
 # Who is refused, and who is chosen.
 
 REFUSED = {
-    "few taps": (Case((20, 20), (8, 8), 4, 4), "fewer than 9 taps"),
+    "few taps": (Case((20, 20), (6, 6), 4, 4), "fewer than 7 taps"),
     "strides": (Case((20, 20), (9, 9), 4, 4, strides=(1, 2)), "no strides"),
     "volumes": (Case((9, 9, 9), (9, 9, 9), 4, 4), "one and two dimensions only"),
     "many taps": (Case((200,), (129,), 4, 4), "at most 128 taps"),
@@ -244,6 +247,9 @@ def test_refusals(case, sentence, pass_):
 
 CHOSEN = {
     "dense 17x17": (same((56, 56), (17, 17), 64, 64), "fft"),
+    "dense 7x7": (same((56, 56), (7, 7), 64, 64), "fft"),
+    "dense 7x7 of few pixels": (same((14, 14), (7, 7), 256, 256), "gemm"),
+    "depthwise 7x7": (same((56, 56), (7, 7), 96, 96, groups=96), "depthwise"),
     "dense 31x31": (same((28, 28), (31, 31), 64, 64), "fft"),
     "depthwise 31x31": (same((28, 28), (31, 31), 64, 64, groups=64), "fft"),
     "depthwise 51x51": (same((56, 56), (51, 51), 64, 64, groups=64), "fft"),

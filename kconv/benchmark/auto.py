@@ -194,10 +194,16 @@ def _calls(problem, told):
         if row.seconds < max(_LONG_SECONDS, _NOT_WORTH_A_CALL * least)
         or row.algorithm == told.chosen  # which a measurement may have made it
     }
-    grouped = problem.spec(dispatch.AUTO).groups > 1
-    if builtin.NAME not in calls and not (grouped and problem.macs > _MOST_MACS_OF_XLA):
+    if builtin.NAME not in calls and _stock_may_be_called(problem):
         calls[STOCK] = _stock(problem)
     return calls
+
+
+def _stock_may_be_called(problem):
+    spec = problem.spec(builtin.NAME)
+    if builtin.is_unsafe(problem.pass_, spec, problem.kernel_shape, problem.dtype):
+        return False
+    return spec.groups == 1 or problem.macs <= _MOST_MACS_OF_XLA
 
 
 def _call(problem, algorithm):

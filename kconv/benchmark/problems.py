@@ -131,7 +131,7 @@ LAYERS_DEPTHWISE = (
     _depthwise(31, 28, 128),
 )
 
-# Dense kernels of 9 taps and more, which the algorithm "fft" is for.
+# Dense kernels of 7 taps and more, which the algorithm "fft" is for.
 LAYERS_LARGE = (
     Layer(9, 56, 64, 64),
     Layer(11, 28, 128, 128),

@@ -6,7 +6,7 @@ take. What it would cost the core knows; choosing between it and kconv is left t
 with stock ops, at whatever price, for the places where kconv's own kernels cannot run.
 """
 
-from kconv.builtin.choice import refusal
+from kconv.builtin.choice import is_unsafe, refusal
 from kconv.builtin.conv_transpose import conv_transpose
 from kconv.builtin.convolution import conv
 from kconv.builtin.deformable import deform_conv
@@ -14,4 +14,12 @@ from kconv.builtin.kernels import run
 
 NAME = "builtin"
 
-__all__ = ["NAME", "conv", "conv_transpose", "deform_conv", "refusal", "run"]
+__all__ = [
+    "NAME",
+    "conv",
+    "conv_transpose",
+    "deform_conv",
+    "is_unsafe",
+    "refusal",
+    "run",
+]

@@ -5,6 +5,9 @@ import functools
 from kconv import runtime, system
 from kconv.builtin.depthwise import is_depthwise
 
+# Channels, of float32, that fill the widest vector.
+_LANES = 16
+
 # Processors on which oneDNN takes the half types, and adds in float32.
 _FLAGS = {"bfloat16": "avx512bw", "float16": "avx512_fp16"}
 
@@ -37,6 +40,8 @@ def refusal(pass_, spec, kernel_shape, dtype):
         return "Stock 3D kernels take no explicit padding."
     if on_gpu:
         return None
+    if is_unsafe(pass_, spec, kernel_shape, dtype):
+        return "oneDNN's kernel of this gradient writes beyond its memory."
     wider = any(s > k for s, k in zip(spec.strides, kernel_shape[:-2], strict=True))
     if spec.dims == 3 and pass_ == "forward" and spec.padding == "SAME" and wider:
         # It pads by less than nothing, which moves the image.
@@ -46,6 +51,32 @@ def refusal(pass_, spec, kernel_shape, dtype):
         # Gradients in bfloat16 were off by some per cent.
         return "Stock kernels of this pass round half types while they add."
     return None
+
+
+def is_unsafe(pass_, spec, kernel_shape, dtype):
+    """Whether stock's CPU kernel of a problem may break the process.
+
+    Seen with TensorFlow 2.21, oneDNN with AVX2 and AVX-512, in float32: the filter
+    gradient of a 1x1 kernel with strides writes beyond an array where the channels fill
+    no vector, and the process dies then or later, of a free of what was overwritten.
+
+    Args:
+        pass_: String, the name of a pass.
+        spec: A `ConvSpec`.
+        kernel_shape: Tuple of ints.
+        dtype: String.
+
+    Returns:
+        A bool.
+    """
+    return (
+        pass_ == "filter_gradient"
+        and runtime.engine() == "oneDNN"
+        and dtype != "float64"  # which it does not take
+        and set(kernel_shape[:-2]) == {1}
+        and max(spec.strides) > 1
+        and kernel_shape[-2] < _LANES
+    )
 
 
 @functools.lru_cache(maxsize=2)

@@ -33,7 +33,8 @@ def convert(model, algorithm="auto", in_place=False, return_report=False):
         algorithm: String, the argument of the new layers: `"auto"`, `"auto:strict"` or
             a name out of `kconv.ops.algorithms()`. Where a layer's shapes are refused
             by an algorithm that is forced, the layer raises an error when it is called:
-            `"winograd"` refuses depthwise ones, `"depthwise"` all others, and
+            `"winograd"` refuses depthwise ones, `"depthwise"` all others, `"fft"`
+            kernels of fewer than 7 taps, and
             `"grouped"` those in one group, so that a model fails at the first of these.
         in_place: Bool, whether to swap the layers of `model` itself, of whatever class
             it is. All that holds its layers, variables and optimizer is still right.

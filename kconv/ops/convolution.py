@@ -99,7 +99,7 @@ def conv(
 
     They compute outputs in tiles of 2x2, 4x4 or 6x6, and so a NaN or infinity spoils
     all outputs of every tile that reads it, also those whose own windows do not hold
-    it. So does `"fft"`, for kernels of 9 taps and more, whose tiles are up to 128 wide;
+    it. So does `"fft"`, for kernels of 7 taps and more, whose tiles are up to 128 wide;
     its largest error was within 1e-6. Where that matters ask for
     `algorithm="auto:strict"`, or for one that is strict, such as `"gemm"`, or for all
     calls of the process by `kconv.set_accuracy("strict")`.

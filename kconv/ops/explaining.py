@@ -73,7 +73,7 @@ def explain(
       winograd:f6  winograd takes kernels with an axis of 2, 3 or 5 taps a stride only.
       winograd:f2  winograd takes kernels with an axis of 2, 3 or 5 taps a stride only.
       grouped      grouped takes more than one group only.
-      fft          fft does not pay for kernels of fewer than 9 taps along each axis.
+      fft          fft does not pay for kernels of fewer than 7 taps along each axis.
     > gemm              1.647 ms on one core, workspace 1312 KiB
       direct            4.336 ms on one core, workspace 0 KiB
       builtin           9.087 ms on one core

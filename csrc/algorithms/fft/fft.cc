@@ -9,15 +9,20 @@ namespace kconv {
 namespace fft {
 namespace {
 
-// Kernels of fewer taps along both axes are faster by the other algorithms.
-constexpr int64_t kMinTaps = 9;
+// Kernels of fewer taps along both axes are faster by the other algorithms,
+// among them one that is depthwise convolution's own.
+constexpr int64_t kMinTaps = 7, kMinDepthwiseTaps = 9;
 
 const char* Refuse(const Problem& problem) {
   const ConvShape& s = problem.shape;
   if (problem.device != Device::kCpu) return "fft has no GPU kernel.";
   const int64_t taps = *std::max_element(s.kernel, s.kernel + kMaxSpatialDims);
   if (taps < kMinTaps) {
-    return "fft does not pay for kernels of fewer than 9 taps along each axis.";
+    return "fft does not pay for kernels of fewer than 7 taps along each axis.";
+  }
+  if (s.GroupInChannels() == 1 && taps < kMinDepthwiseTaps) {
+    return "fft does not pay for depthwise kernels of fewer than 9 taps along "
+           "each axis.";
   }
   if (s.spatial_dims > 2) return "fft takes one and two dimensions only.";
   for (int64_t stride : s.stride) {
