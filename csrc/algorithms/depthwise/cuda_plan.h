@@ -9,6 +9,7 @@
 #include <cstdint>
 
 #include "conv.h"
+#include "cuda/grid_axis.h"
 #include "cuda/host_device.h"
 #include "cuda/phases.h"
 #include "cuda/slices.h"
@@ -121,9 +122,7 @@ inline const char* CudaRefusal(const Problem& problem) {
   if (s.GroupInChannels() != 1 || s.GroupOutChannels() != 1) {
     return "depthwise takes one filter a channel only on GPUs.";
   }
-  // Padding may be all that a single output of depth 1 reads.
-  if (s.input[0] != 1 || s.kernel[0] != 1 || s.output[0] != 1 ||
-      s.pad_before[0] != 0) {
+  if (cuda::HasDepth(s)) {
     return "depthwise takes one or two dimensions only on GPUs.";
   }
   constexpr int64_t kMostSize = int64_t{1} << 28;
