@@ -1,6 +1,7 @@
 """The kernels of the GPU by their own steps, on the host, against the reference."""
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
@@ -133,14 +134,21 @@ def test_epilogue(algorithm, pass_):
 @pytest.mark.parametrize("layout", ["channels_last", "channels_first"])
 @pytest.mark.parametrize("algorithm", ["direct", "depthwise"])
 @pytest.mark.parametrize("pass_", PASSES)
-def test_nan_reaches_only_where_it_is_read(algorithm, layout, pass_):
+def test_nan_and_infinity_reach_only_where_they_are_read(algorithm, layout, pass_):
+    # The last pixel lies where outputs would be that there are not.
     case = Case((10, 17), (3, 5), 9, 9, 2, 9, (1, 2), None, ((1, 1), (2, 0)), layout)
     a, b = case.operands(pass_)
-    a[tuple(size // 2 for size in a.shape)] = np.nan
-    result = run(algorithm, case, pass_, a, b)
-    reached = np.isnan(case.exact(pass_, a, b))
-    assert 0 < reached.sum() < reached.size
-    np.testing.assert_array_equal(np.isnan(result), reached)
+    places = (0, a.size // 2, a.size - 1)
+    for place, poison in itertools.product(places, (np.nan, np.inf)):
+        poisoned = a.copy()
+        poisoned.flat[place] = poison
+        with np.errstate(invalid="ignore"):
+            exact = case.exact(pass_, poisoned, b)
+        result = run(algorithm, case, pass_, poisoned, b)
+        hit = ~np.isfinite(exact)
+        assert 0 < hit.sum() < hit.size
+        np.testing.assert_array_equal(result[hit], exact[hit])
+        assert np.isfinite(result[~hit]).all()
 
 
 @pytest.mark.parametrize("layout", ["channels_last", "channels_first"])
