@@ -145,6 +145,14 @@ def test_nan_and_infinity_go_where_their_windows_are(name, pass_, layout):
         (grouped((8, 8), (3, 3), 2, 4, 40), "2 to 32 channels"),
         (grouped((8, 8), (3, 3), 4, 1), "2 to 32 channels"),
         (grouped((4, 4, 4), (3, 3, 3), 2, 4), "one or two dimensions"),
+        (
+            grouped(
+                *((1, 4, 4), (1, 3, 3), 2, 4),
+                strides=(2, 1, 1),
+                padding=((1, 0), (0, 0), (0, 0)),
+            ),
+            "one or two dimensions",
+        ),
         (grouped((1 << 29,), (3,), 2, 2, batch=1), "sizes below"),
         (grouped((200, 200), (200, 150), 2, 16), "shared memory"),
     ],

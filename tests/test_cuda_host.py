@@ -1,6 +1,7 @@
 """The kernels of the GPU by their own steps, on the host, against the reference."""
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
@@ -47,6 +48,13 @@ DEPTHWISE = {
     "31x31_strided": Case(
         (16, 33), (31, 31), 3, 3, 1, 3, strides=(2, 2), padding=((15, 15),) * 2
     ),
+    # One dimension: rows whole and cut, of chunks of each number of channels.
+    "row": Case((300,), (3,), 35, 35, 2, 35, padding=((1, 1),)),
+    "row_of_many": Case((131,), (5,), 64, 64, 2, 64, padding=((2, 2),)),
+    "row_strided": Case((1001,), (7,), 8, 8, 2, 8, (2,), padding=((3, 2),)),
+    "row_of_31": Case((510,), (31,), 32, 32, 1, 32, (2,), padding=((15, 15),)),
+    "long_row": Case((1900,), (4,), 3, 3, 1, 3, padding=((1, 2),)),
+    "one_row_of_3": Case((1, 70), (3, 3), 24, 24, 2, 24, padding=SAME_3),
     "wide": Case((5, 120), (3, 3), 3, 3, 1, 3, padding=SAME_3),
     "padding_beyond_kernel": Case(
         (5, 4), (3, 3), 4, 4, 1, 4, padding=((5, 4), (6, 3)), strides=(1, 2)
@@ -133,14 +141,21 @@ def test_epilogue(algorithm, pass_):
 @pytest.mark.parametrize("layout", ["channels_last", "channels_first"])
 @pytest.mark.parametrize("algorithm", ["direct", "depthwise"])
 @pytest.mark.parametrize("pass_", PASSES)
-def test_nan_reaches_only_where_it_is_read(algorithm, layout, pass_):
+def test_nan_and_infinity_reach_only_where_they_are_read(algorithm, layout, pass_):
+    # The last pixel lies where outputs would be that there are not.
     case = Case((10, 17), (3, 5), 9, 9, 2, 9, (1, 2), None, ((1, 1), (2, 0)), layout)
     a, b = case.operands(pass_)
-    a[tuple(size // 2 for size in a.shape)] = np.nan
-    result = run(algorithm, case, pass_, a, b)
-    reached = np.isnan(case.exact(pass_, a, b))
-    assert 0 < reached.sum() < reached.size
-    np.testing.assert_array_equal(np.isnan(result), reached)
+    places = (0, a.size // 2, a.size - 1)
+    for place, poison in itertools.product(places, (np.nan, np.inf)):
+        poisoned = a.copy()
+        poisoned.flat[place] = poison
+        with np.errstate(invalid="ignore"):
+            exact = case.exact(pass_, poisoned, b)
+        result = run(algorithm, case, pass_, poisoned, b)
+        hit = ~np.isfinite(exact)
+        assert 0 < hit.sum() < hit.size
+        np.testing.assert_array_equal(result[hit], exact[hit])
+        assert np.isfinite(result[~hit]).all()
 
 
 @pytest.mark.parametrize("layout", ["channels_last", "channels_first"])
@@ -225,13 +240,43 @@ def test_every_kernel_fits_every_gpu(stride, layout):
                     *((size, size), (kernel, other), 64, 64, 32, 64),
                     *((stride, stride), None, pads, layout),
                 )
-                for pass_ in PASSES:
-                    problem = problem_of(case, pass_)
+                same = ((kernel - 1) // 2, kernel // 2)
+                row = dataclasses.replace(
+                    case, input_size=(1, size), padding=(same, pads[1])
+                )
+                for one, pass_ in itertools.product((case, row), PASSES):
+                    problem = problem_of(one, pass_)
                     assert refusal("depthwise", problem) is None
                     blocks, threads, shared = launch_of("depthwise", problem)
                     assert blocks >= 1
                     assert 1 <= threads <= 256
                     assert 0 < shared <= 99 << 10
+
+
+@pytest.mark.parametrize("layout", ["channels_last", "channels_first"])
+@pytest.mark.parametrize("channels", [8, 40, 64, 144])
+@pytest.mark.parametrize("pass_", PASSES[:2])
+def test_tiles_are_full(pass_, channels, layout):
+    """Threads of 2 x 7 results, of which one dimension needs 1 x 7."""
+    for size in ((4096,), (112, 112)):
+        case = Case(
+            *(size, (3,) * len(size), channels, channels, 8, channels),
+            padding=((1, 1),) * len(size),
+            layout=layout,
+        )
+        blocks, threads, _ = launch_of("depthwise", problem_of(case, pass_))
+        results = 8 * channels * np.prod(size)
+        assert blocks * threads * 7 * len(size) <= 1.25 * results
+
+
+@pytest.mark.parametrize("channels", [8, 40, 64])
+def test_threads_share_a_row_of_the_filter_gradient(channels):
+    case = Case((4096,), (3,), channels, channels, 8, channels, padding=((1, 1),))
+    problem = problem_of(case, "filter_gradient")
+    _, threads, shared = launch_of("depthwise", problem)
+    assert threads == 256
+    # No rows that there are not: two boxes of about 112 x 32 or 224 x 8 floats.
+    assert shared <= 2 * 4 * 32 * (112 + 8)
 
 
 @pytest.mark.parametrize("algorithm", ["direct", "depthwise"])

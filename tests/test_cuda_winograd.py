@@ -49,6 +49,13 @@ SHAPES.update(
 )
 
 
+# The only output along the first axis reads nothing but padding.
+PADDING_IN_FRONT = Case(
+    *((1, 8, 8), (1, 3, 3), 64, 64, 1, 2, (2, 1, 1)),
+    padding=((1, 0), (1, 1), (1, 1)),
+)
+
+
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize("pass_", PASSES)
 @pytest.mark.parametrize("name", SHAPES)
@@ -160,6 +167,7 @@ def test_nan_reaches_only_tiles_that_read_it(pass_, algorithm, layout):
         (Case((8, 8), (5, 3), 8, 8), "3 x 3 only"),
         (Case((8,), (3,), 8, 8), "3 x 3 only"),
         (Case((8, 8, 8), (3, 3, 3), 8, 8), "two dimensions only"),
+        (PADDING_IN_FRONT, "two dimensions only"),
         (Case((8, 8), (3, 3), 8, 8, strides=(1, 2)), "neither strides nor dilation"),
         (Case((9, 9), (3, 3), 8, 8, dilation_rate=(2, 1)), "nor dilation"),
         (Case((8, 8), (3, 3), 64, 62, groups=2), "groups of 32 channels"),

@@ -79,6 +79,13 @@ struct GridAxis {
   }
 };
 
+// Whether an algorithm of two dimensions must heed the first one. Padding may
+// be all that a single output of depth 1 reads.
+inline bool HasDepth(const ConvShape& s) {
+  return s.input[0] != 1 || s.kernel[0] != 1 || s.output[0] != 1 ||
+         s.pad_before[0] != 0;
+}
+
 // Null, or a sentence: where places would not fit an int.
 inline const char* SizesRefusal(const ConvShape& s) {
   constexpr int64_t kMostSize = int64_t{1} << 28;

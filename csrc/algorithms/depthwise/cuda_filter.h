@@ -62,16 +62,17 @@ struct CudaFilterKernel {
       for (int u = 0; u < kTaps; ++u) {
         box[u * thread.count + thread.index] = state->sum[u];
       }
-    } else if (place.part == 0) {
+    } else if (place.part_y == 0 && place.part_x == 0) {
       Write(ChannelsOf(t, chunk), first_y, place, slice, thread, box);
     }
   }
 
  private:
   // What a thread sums: a channel of the chunk, a row of the block's taps, a
-  // group of kTaps in it, and rows part, part + parts, ... of each tile.
+  // group of kTaps in it, and of each tile the rows part_y, part_y + parts_y,
+  // ..., and in these as many runs of kCudaColumns.
   struct Place {
-    int channel, tap_y, group_x, part;
+    int channel, tap_y, group_x, part_y, part_x;
   };
   KCONV_HOST_DEVICE Place PlaceOf(int index) const {
     Place p;
@@ -80,7 +81,9 @@ struct CudaFilterKernel {
     p.tap_y = index % plan.taps_y;
     index /= plan.taps_y;
     p.group_x = index % plan.taps_x;
-    p.part = index / plan.taps_x;
+    index /= plan.taps_x;
+    p.part_y = index % plan.parts_y;
+    p.part_x = index / plan.parts_y;
     return p;
   }
 
@@ -123,11 +126,13 @@ struct CudaFilterKernel {
     box += place.channel * plan.read.channel + place.tap_y * plan.read.row +
            place.group_x * kTaps * kPitch;
     gradients += place.channel * plan.gradient.channel;
-    for (int row = place.part; row < rows; row += plan.parts) {
+    const int first = place.part_x * kCudaColumns;
+    const int apart = plan.parts_x * kCudaColumns;
+    for (int row = place.part_y; row < rows; row += plan.parts_y) {
       const float* x = box + row * t.stride_y * plan.read.row;
       const float* g = gradients + row * plan.gradient.row;
-      int column = 0;
-      for (; column + kCudaColumns <= columns; column += kCudaColumns) {
+      int column = first;
+      for (; column + kCudaColumns <= columns; column += apart) {
         AddColumns<false>(x, g, column, columns, state);
       }
       if (column < columns) AddColumns<true>(x, g, column, columns, state);

@@ -107,7 +107,10 @@ struct CudaImageKernel {
     weights += channel;
     to += channel * plan.written.channel + y * plan.written.row + x * kPitch;
     float sum[kCudaRows][kCudaColumns] = {};
-    const int rows = (kCudaRows - 1) * t.stride_y + t.kernel_y;
+    // Of the written rows that there are.
+    const int left = t.written.height - tile.y - y;
+    const int count = left < kCudaRows ? left : kCudaRows;
+    const int rows = count > 0 ? (count - 1) * t.stride_y + t.kernel_y : 0;
     // Every other row may be zeros between pixels, for a whole block the same.
     const int zeros = (t.pad_y - (tile.y + y) * t.stride_y) & t.read.zeros_y;
     for (int row = zeros; row < rows; row += 1 + t.read.zeros_y) {

@@ -9,6 +9,7 @@
 #include <cstdint>
 
 #include "conv.h"
+#include "cuda/grid_axis.h"
 #include "cuda/host_device.h"
 #include "cuda/phases.h"
 #include "cuda/slices.h"
@@ -121,9 +122,7 @@ inline const char* CudaRefusal(const Problem& problem) {
   if (s.GroupInChannels() != 1 || s.GroupOutChannels() != 1) {
     return "depthwise takes one filter a channel only on GPUs.";
   }
-  // Padding may be all that a single output of depth 1 reads.
-  if (s.input[0] != 1 || s.kernel[0] != 1 || s.output[0] != 1 ||
-      s.pad_before[0] != 0) {
+  if (cuda::HasDepth(s)) {
     return "depthwise takes one or two dimensions only on GPUs.";
   }
   constexpr int64_t kMostSize = int64_t{1} << 28;
@@ -186,6 +185,16 @@ inline void CutTiles(CudaTiles* t, int chunk, int rows, int columns) {
   t->tiles_x = CeilDivide(t->written.width, columns);
 }
 
+// Whether chunks of 32 channels leave much of themselves unused, and so those
+// of 8 are better: of 8 or 40 channels.
+inline bool HasFewChannels(const CudaTiles& t) {
+  return 4 * RoundUp(t.channels, 32) > 5 * RoundUp(t.channels, 8);
+}
+
+struct CudaCandidate {
+  int chunk, rows, columns;
+};
+
 // Forward and input gradient.
 struct CudaImagePlan {
   CudaTiles tiles;
@@ -204,32 +213,44 @@ struct CudaImagePlan {
 };
 
 inline CudaImagePlan ImagePlanOf(const Problem& problem) {
-  struct Candidate {
-    int chunk, rows, columns;
-  };
   // The largest that fits. Threads side by side take neighbouring channels, or
   // places along a row where those lie side by side.
-  static constexpr Candidate kSmallKernels[] = {
+  using Candidates = CudaCandidate[4];
+  static constexpr Candidates kSmallKernels = {
       {32, 8, 14}, {8, 16, 28}, {8, 8, 14}, {8, 2, 7}};
-  static constexpr Candidate kLargeKernels[] = {
+  static constexpr Candidates kOthers = {
       {8, 16, 28}, {8, 16, 14}, {8, 8, 14}, {8, 2, 7}};
-  static constexpr Candidate kWideImages[] = {
+  static constexpr Candidates kWideImages = {
       {1, 32, 56}, {1, 16, 28}, {1, 14, 14}, {1, 2, 7}};
-  static constexpr Candidate kImages[] = {
+  static constexpr Candidates kImages = {
       {2, 28, 28}, {1, 16, 28}, {1, 14, 14}, {1, 2, 7}};
-  static constexpr Candidate kSmallImages[] = {
+  static constexpr Candidates kSmallImages = {
       {8, 14, 14}, {2, 14, 14}, {1, 14, 14}, {1, 2, 7}};
+  // Of one dimension. Threads have two rows, but pass over the second.
+  static constexpr Candidates kRows = {
+      {32, 2, 56}, {8, 2, 224}, {8, 2, 56}, {8, 2, 7}};
+  static constexpr Candidates kRowsOfFew = {
+      {8, 2, 224}, {8, 2, 112}, {8, 2, 56}, {8, 2, 7}};
+  static constexpr Candidates kLongRows = {
+      {1, 2, 896}, {1, 2, 448}, {1, 2, 56}, {1, 2, 7}};
+  static constexpr Candidates kShortRows = {
+      {16, 2, 56}, {4, 2, 56}, {1, 2, 56}, {1, 2, 7}};
   CudaImagePlan plan;
   plan.tiles = TilesOf(problem);
   CudaTiles& t = plan.tiles;
   const bool small = std::max(t.kernel_y, t.kernel_x) <= 7;
-  const Candidate* candidates = t.last && small        ? kSmallKernels
-                                : t.last               ? kLargeKernels
-                                : t.written.width > 28 ? kWideImages
-                                : t.written.width > 14 ? kImages
-                                                       : kSmallImages;
+  const bool few = HasFewChannels(t);
+  const int width = t.written.width;
+  const Candidates& candidates =
+      t.written.height == 1 ? (t.last        ? (few ? kRowsOfFew : kRows)
+                               : width > 224 ? kLongRows
+                                             : kShortRows)
+      : t.last              ? (small && !few ? kSmallKernels : kOthers)
+      : width > 28          ? kWideImages
+      : width > 14          ? kImages
+                            : kSmallImages;
   for (int i = 0; i < 4; ++i) {
-    const Candidate& c = candidates[i];
+    const CudaCandidate& c = candidates[i];
     CutTiles(&t, c.chunk, c.rows, c.columns);
     plan.read = CudaBox::Of(
         t.last, c.chunk, (c.rows - 1) * t.stride_y + t.kernel_y,
@@ -252,7 +273,9 @@ struct CudaFilterPlan {
   int taps_y = 0;          // rows of taps of a block
   int chunks_y = 0;        // of them
   int taps_x = 0;          // groups of `tiles.taps` taps in a row
-  int parts = 0;           // of a tile's rows, summed by threads of their own
+  // Of a tile, summed by threads of their own: so many, of its rows and of runs
+  // of kCudaColumns in these.
+  int parts = 0, parts_y = 0, parts_x = 0;
   int threads = 0;
   Split slices;  // of tiles
 
@@ -269,26 +292,35 @@ struct CudaFilterPlan {
 
 inline CudaFilterPlan FilterPlanOf(const Problem& problem) {
   constexpr int64_t kWantedBlocks = 1024;
-  struct Candidate {
-    int chunk, rows, columns;
-  };
   // The largest that fits, as of the other passes.
-  static constexpr Candidate kSmallKernels[] = {
+  using Candidates = CudaCandidate[4];
+  static constexpr Candidates kSmallKernels = {
       {32, 8, 14}, {32, 4, 14}, {8, 8, 14}, {8, 2, 7}};
-  static constexpr Candidate kOthers[] = {
+  static constexpr Candidates kOthers = {
       {8, 8, 28}, {8, 8, 14}, {8, 4, 14}, {8, 2, 7}};
+  static constexpr Candidates kRows = {
+      {32, 1, 112}, {32, 1, 56}, {8, 1, 56}, {8, 1, 7}};
+  static constexpr Candidates kRowsOfFew = {
+      {8, 1, 224}, {8, 1, 112}, {8, 1, 56}, {8, 1, 7}};
   CudaFilterPlan plan;
   plan.tiles = TilesOf(problem);
   CudaTiles& t = plan.tiles;
   const bool small = std::max(t.kernel_y, t.kernel_x) <= 7;
+  const bool wide = t.last && small && !HasFewChannels(t);
+  const Candidates& candidates = t.written.height == 1
+                                     ? (wide ? kRows : kRowsOfFew)
+                                     : (wide ? kSmallKernels : kOthers);
   plan.taps_y = small ? t.kernel_y : std::min(t.kernel_y, 4);
   plan.chunks_y = static_cast<int>(CeilDivide(t.kernel_y, plan.taps_y));
   plan.taps_x = static_cast<int>(CeilDivide(t.kernel_x, t.taps));
   for (int i = 0; i < 4; ++i) {
-    const Candidate& c = (t.last && small ? kSmallKernels : kOthers)[i];
+    const CudaCandidate& c = candidates[i];
     CutTiles(&t, c.chunk, c.rows, c.columns);
     const int of_part = t.chunk * plan.taps_y * plan.taps_x;
-    plan.parts = std::clamp(kCudaThreads / of_part, 1, t.tile_rows);
+    const int most = std::max(1, kCudaThreads / of_part);
+    plan.parts_y = std::min(most, t.tile_rows);
+    plan.parts_x = std::min(most / plan.parts_y, t.tile_columns / kCudaColumns);
+    plan.parts = plan.parts_y * plan.parts_x;
     plan.threads = of_part * plan.parts;
     plan.read = CudaBox::Of(
         t.last, t.chunk, (t.tile_rows - 1) * t.stride_y + plan.taps_y,

@@ -293,8 +293,7 @@ inline const char* CudaRefusal(const Problem& problem) {
       s.GroupInChannels() * s.GroupOutChannels() < 2) {
     return "grouped takes 2 to 32 channels a group only on GPUs.";
   }
-  if (s.input[0] != 1 || s.kernel[0] != 1 || s.output[0] != 1 ||
-      s.pad_before[0] != 0) {
+  if (cuda::HasDepth(s)) {
     return "grouped takes one or two dimensions only on GPUs.";
   }
   if (const char* sizes = cuda::SizesRefusal(s)) return sizes;

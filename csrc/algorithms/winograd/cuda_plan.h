@@ -9,6 +9,7 @@
 
 #include "conv.h"
 #include "cuda/gemm.h"
+#include "cuda/grid_axis.h"
 #include "cuda/host_device.h"
 #include "cuda/slices.h"
 #include "split.h"
@@ -246,7 +247,7 @@ const char* CudaRefusal(const Problem& problem) {
   if (kOutputs != 2 && problem.dtype != DType::kFloat32) {
     return "winograd:f4 takes float32 only on GPUs.";
   }
-  if (s.input[0] != 1 || s.kernel[0] != 1 || s.output[0] != 1) {
+  if (cuda::HasDepth(s)) {
     return "winograd takes two dimensions only on GPUs.";
   }
   // More, and bytes of a workspace would not fit in 64 bits, or places in a
