@@ -273,7 +273,7 @@ def _here(sections):
         others = sorted({str(one["machine"].get("processor")) for one in sections})
         return {}, [
             f"its choices were measured on other processors ({', '.join(others)}, or"
-            " other caches or instruction sets), and are ignored."
+            " other caches, instruction sets or GPUs), and are ignored."
         ]
     current = [one for one in mine if one["versions"] == software]
     if not current:

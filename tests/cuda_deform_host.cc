@@ -53,7 +53,9 @@ const char* RunOnCuda(const DeformProblem& problem, const DeformArgs& args,
   DeformArgs moved = args;
   const host::Memory operands[] = {
       Borrow(&moved.input, s.InputElements(), size, false),
-      Borrow(&moved.filter, args.filter == nullptr ? 0 : s.FilterElements(),
+      // Whatever a caller gives as the filter whose gradient is computed.
+      Borrow(&moved.filter,
+             problem.pass == Pass::kFilterGradient ? 0 : s.FilterElements(),
              size, false),
       Borrow(&moved.offsets, 2 * points, size, false),
       Borrow(&moved.mask, args.mask == nullptr ? 0 : points, size, false),

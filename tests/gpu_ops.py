@@ -225,6 +225,43 @@ def test_auto_is_stock_until_something_is_measured(used):
     assert used.kconv_host_runs() == before + 2
 
 
+def key_of(pass_, x, kernel, **options):
+    """The key that a choice for a call of `conv` on a GPU has."""
+    shapes = tuple(x.shape), tuple(kernel.shape)
+    options = {"strides": 1, "padding": "valid", "dilation_rate": 1, **options}
+    spec = kconv.spec.conv_spec(*shapes, data_format=None, algorithm="auto", **options)
+    return dispatch.problem(pass_, spec, *shapes, "float32", "gpu").key
+
+
+def test_what_was_measured_and_may_not_run_leaves_stock(used):
+    x, kernel = random((2, 9, 8, 8)), random((3, 3, 8, 8), 1)
+    unknown = [tf.TensorSpec((None, 9, 8, 8)), tf.TensorSpec((3, 3, 8, 8))]
+    native.set_choices({(0, key_of("forward", x, kernel)): "winograd:f4"})
+
+    def runs():
+        """How often kconv's kernels run, of a known batch and of an unknown one."""
+        forget()
+        before = used.kconv_host_runs()
+        kconv.ops.conv(x, kernel)
+        known = used.kconv_host_runs() - before
+        tf.function(lambda *given: kconv.ops.conv(*given), input_signature=unknown)(
+            x, kernel
+        )
+        return known, used.kconv_host_runs() - before - known
+
+    assert runs() == (1, 1)
+    kconv.set_workspace_limit(1)
+    try:
+        assert runs() == (0, 0)
+    finally:
+        kconv.set_workspace_limit(None)
+    kconv.set_accuracy("strict")
+    try:
+        assert runs() == (0, 0)
+    finally:
+        kconv.set_accuracy("fast")
+
+
 def test_tuned_choices_are_of_the_gpu(used, monkeypatch, tmp_path):
     monkeypatch.setenv("KCONV_CHOICES", str(tmp_path / "choices.json"))
     model = keras.Sequential([keras.Input((9, 9, 4)), kconv.layers.Conv2D(4, 3)])

@@ -296,6 +296,21 @@ def refusal(**words):
         ({"batch": 1 << 24}, "below 2^30"),
         ({"out_channels": 1 << 31}, "below 2^30"),
         ({"in_channels": 1 << 28}, "below 2^30"),
+        # More than 2^31 tiles of 32 pixels, a filter in each.
+        (
+            {
+                **{"input_size": (1, 129), "kernel_size": (1, 1)},
+                **dict.fromkeys(("in_channels", "out_channels", "groups"), 1 << 29),
+            },
+            "tiles of 32 x 32",
+        ),
+        (
+            {
+                **{"input_size": (1, 33), "kernel_size": (1, 33)},
+                **dict.fromkeys(("in_channels", "out_channels", "groups"), 1 << 24),
+            },
+            None,
+        ),
     ],
 )
 def test_what_is_refused(words, sentence):

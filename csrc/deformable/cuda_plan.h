@@ -21,6 +21,13 @@ inline constexpr int64_t kCudaWantedBlocks = 264;
 // second-level cache, mostly.
 inline constexpr int64_t kCudaValueBytes = int64_t{64} << 20;
 
+// Of a product whose columns are the filters of a group, in the smallest tiles:
+// its blocks are numbered in 32 bits.
+inline int64_t MostTiles(int64_t rows, const ConvShape& s) {
+  return CeilDivide(rows, kLeastTileSide) *
+         CeilDivide(s.GroupOutChannels(), kLeastTileSide) * s.groups;
+}
+
 inline const char* CudaRefusal(const DeformProblem& problem) {
   const DeformShape& shape = problem.shape;
   const ConvShape& s = shape.conv;
@@ -34,12 +41,13 @@ inline const char* CudaRefusal(const DeformProblem& problem) {
       s.KernelTaps() < kMost && s.KernelTaps() * s.GroupInChannels() < kMost &&
       shape.Pixels() < kMost && shape.Points() < kMost &&
       shape.Pixels() * shape.Points() < kMost &&
-      // So many blocks can be numbered.
-      s.OutputElements() < kMost << 10 && s.FilterElements() < kMost << 10;
+      MostTiles(shape.Pixels(), s) < kMost &&
+      MostTiles(s.KernelTaps() * s.GroupInChannels(), s) < kMost;
   return small ? nullptr
                : "deformable convolution on GPUs takes sizes below 2^30: of "
                  "the samples in all, of the pixels of an image times the "
-                 "offset groups, and of the kernel's taps times channels.";
+                 "offset groups, of the kernel's taps times channels, and of "
+                 "the tiles of 32 x 32 results.";
 }
 
 // A product in tiles, of as many groups.

@@ -24,6 +24,9 @@ namespace kconv::deformable {
 // Of both factors, at a time.
 inline constexpr int kCudaDepth = 16;
 
+// Rows or columns of a tile, at least.
+inline constexpr int64_t kLeastTileSide = 32;
+
 // Threads of a block, at most, here and in the kernels without a tile.
 inline constexpr int kCudaThreads = 256;
 
@@ -167,7 +170,7 @@ CudaTile<Sum> TileFor(int64_t rows, int64_t columns, int64_t copies,
                       int64_t wanted) {
   constexpr int kSide = CudaTile<Sum>::kSide;
   constexpr int64_t kMost = CudaTile<Sum>::kMost;
-  constexpr int64_t kLeast = 32, kLeastThreads = 64;
+  constexpr int64_t kLeast = kLeastTileSide, kLeastThreads = 64;
   // No larger than the product, and at least kLeastThreads.
   int64_t wide = kLeast, tall = kLeast;
   while (wide < columns && wide < kMost) wide *= 2;

@@ -24,6 +24,26 @@ bool Allows(const std::string& name, const std::string& algorithm,
   return name == algorithm || name == algorithm.substr(0, algorithm.find(':'));
 }
 
+// The algorithm that was measured to be the fastest, if it is the library's and
+// `name` allows it as it is now; else null.
+const char* MeasuredOnGpu(const CudaLibrary& library, const std::string& name,
+                          const Problem& problem) {
+  if (!IsAuto(name)) return nullptr;
+  const std::string measured = FindChoice(problem, 0);  // no threads to count
+  if (measured.empty()) return nullptr;
+  const kconv_cuda_problem asked = cuda::AskedOf(problem);
+  for (int i = 0;; ++i) {
+    const char* algorithm = library.algorithm(i);
+    if (algorithm == nullptr) return nullptr;
+    if (measured != algorithm) continue;
+    const bool may_run =
+        Allows(name, algorithm, library.is_strict(algorithm) != 0) &&
+        library.refuse(algorithm, &asked) == nullptr &&
+        library.workspace(algorithm, &asked) <= WorkspaceLimit();
+    return may_run ? algorithm : nullptr;
+  }
+}
+
 // Set before the kernels are registered, never destroyed.
 const CudaLibrary* the_library = nullptr;
 
@@ -62,12 +82,14 @@ std::string OpenCuda(const char* path, CudaLibrary* library) {
 const char* ChooseOnGpu(const CudaLibrary& library, const std::string& name,
                         const Problem& problem, bool deterministic,
                         std::string* error) {
+  if (!deterministic) {
+    const char* measured = MeasuredOnGpu(library, name, problem);
+    if (measured != nullptr) return measured;
+  }
   const kconv_cuda_problem asked = cuda::AskedOf(problem);
-  // GPUs have no threads to count.
-  const std::string measured =
-      IsAuto(name) && !deterministic ? FindChoice(problem, 0) : "";
   const int64_t limit = IsAuto(name) ? WorkspaceLimit() : kNoWorkspaceLimit;
-  const char *first = nullptr, *least = nullptr, *why_not = nullptr;
+  const char *first = nullptr, *least = nullptr;
+  std::string why_not;  // the library's own sentence is gone after a call
   int64_t least_bytes = 0;
   for (int i = 0;; ++i) {
     const char* algorithm = library.algorithm(i);
@@ -75,7 +97,7 @@ const char* ChooseOnGpu(const CudaLibrary& library, const std::string& name,
     if (!Allows(name, algorithm, library.is_strict(algorithm) != 0)) continue;
     const char* refusal = library.refuse(algorithm, &asked);
     if (refusal != nullptr) {
-      if (why_not == nullptr) why_not = refusal;
+      if (why_not.empty()) why_not = refusal;
       continue;
     }
     const int64_t bytes = library.workspace(algorithm, &asked);
@@ -83,17 +105,22 @@ const char* ChooseOnGpu(const CudaLibrary& library, const std::string& name,
       least = algorithm;
       least_bytes = bytes;
     }
-    if (limit != kNoWorkspaceLimit && bytes > limit) continue;
-    if (measured == algorithm) return algorithm;
+    if (bytes > limit) continue;
     if (first == nullptr) first = algorithm;
   }
   if (first != nullptr) return first;
   // Something must run, if it needs more than the limit.
   if (least != nullptr) return least;
-  *error = why_not == nullptr ? "There is no such algorithm for GPUs."
-                              : std::string(why_not);
+  *error = why_not.empty() ? "There is no such algorithm for GPUs." : why_not;
   *error += " Received: algorithm=" + name;
   return nullptr;
+}
+
+bool PrefersStockOnGpu(const std::string& name, const Problem& problem,
+                       bool deterministic) {
+  // A graph that was built with GPU kernels may run where there are none.
+  return deterministic || the_library == nullptr ||
+         MeasuredOnGpu(*the_library, name, problem) == nullptr;
 }
 
 }  // namespace kconv::tf

@@ -34,6 +34,11 @@ const char* ChooseOnGpu(const CudaLibrary& library, const std::string& name,
                         const Problem& problem, bool deterministic,
                         std::string* error);
 
+// Whether TensorFlow's own kernel runs on a GPU where `name` leaves the choice:
+// it does unless an algorithm that may run was measured to be faster.
+bool PrefersStockOnGpu(const std::string& name, const Problem& problem,
+                       bool deterministic);
+
 // Registers the kernels of the ops for a device of TensorFlow, "GPU", from now
 // on. They run by `library`. To be called once. Tests, which have no GPU,
 // register them for "CPU", ahead of the kernels that are there.

@@ -50,7 +50,9 @@ class DeformKernel : public tensorflow::OpKernel {
 
     DeformArgs args;
     args.input = ctx->input(0).data();
-    args.filter = ctx->input(1).data();
+    if constexpr (kPass != Pass::kFilterGradient) {
+      args.filter = ctx->input(1).data();
+    }
     OP_REQUIRES_OK(
         ctx, CheckSizes("offsets", ctx->input(2), OffsetsSizes(problem.shape)));
     args.offsets = ctx->input(2).data();

@@ -56,23 +56,14 @@ class GpuDeformKernel : public DeformKernel<T, kPass> {
   }
 };
 
-template <typename T>
-void RegisterOf(const char* device) {
-  RegisterGpuKernel<T, GpuDeformKernel<T, Pass::kForward>>("Kconv>DeformConv",
-                                                           device);
-  RegisterGpuKernel<T, GpuDeformKernel<T, Pass::kInputGradient>>(
-      "Kconv>DeformConvBackpropInput", device);
-  RegisterGpuKernel<T, GpuDeformKernel<T, Pass::kFilterGradient>>(
-      "Kconv>DeformConvBackpropFilter", device, "filter_sizes");
-}
-
 }  // namespace
 
 void RegisterGpuDeform(const char* device) {
-  RegisterOf<float>(device);
-  RegisterOf<double>(device);
-  RegisterOf<Eigen::half>(device);
-  RegisterOf<Eigen::bfloat16>(device);
+  RegisterGpuPass<GpuDeformKernel, Pass::kForward>("Kconv>DeformConv", device);
+  RegisterGpuPass<GpuDeformKernel, Pass::kInputGradient>(
+      "Kconv>DeformConvBackpropInput", device);
+  RegisterGpuPass<GpuDeformKernel, Pass::kFilterGradient>(
+      "Kconv>DeformConvBackpropFilter", device, "filter_sizes");
 }
 
 }  // namespace kconv::tf

@@ -4,6 +4,7 @@
 #ifndef KCONV_TF_GPU_KERNELS_H_
 #define KCONV_TF_GPU_KERNELS_H_
 
+#include "conv.h"
 #include "tensorflow/core/framework/kernel_def_builder.h"
 #include "tensorflow/core/framework/op_kernel.h"
 #include "tf/cuda_library.h"
@@ -41,6 +42,18 @@ void RegisterGpuKernel(const char* op, const char* device,
       [](tensorflow::OpKernelConstruction* ctx) -> tensorflow::OpKernel* {
         return new Kernel(ctx);
       });
+}
+
+// The same of a kernel of every type and a pass.
+template <template <typename, Pass> class Kernel, Pass kPass>
+void RegisterGpuPass(const char* op, const char* device,
+                     const char* in_host_memory = nullptr) {
+  RegisterGpuKernel<float, Kernel<float, kPass>>(op, device, in_host_memory);
+  RegisterGpuKernel<double, Kernel<double, kPass>>(op, device, in_host_memory);
+  RegisterGpuKernel<Eigen::half, Kernel<Eigen::half, kPass>>(op, device,
+                                                             in_host_memory);
+  RegisterGpuKernel<Eigen::bfloat16, Kernel<Eigen::bfloat16, kPass>>(
+      op, device, in_host_memory);
 }
 
 }  // namespace kconv::tf

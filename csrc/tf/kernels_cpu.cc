@@ -3,14 +3,13 @@
 #include <new>
 
 #include "absl/strings/str_cat.h"
-#include "choices.h"
 #include "prepared.h"
 #include "registry.h"
-#include "stock.h"
 #include "tensorflow/core/framework/op_kernel.h"
 #include "tensorflow/core/util/determinism.h"
 #include "tf/attributes.h"
 #include "tf/conv_kernel.h"
+#include "tf/cuda_library.h"
 #include "tf/filter_shape.h"
 #include "tf/huge_pages.h"
 #include "tf/intra_op_context.h"
@@ -156,8 +155,8 @@ class PrefersStockKernel : public OpKernel {
       Terms terms = TermsOf(context);
       terms.with_stock = true;
       if (device_ == Device::kGpu) {
-        const std::string measured = FindChoice(problem, 0);
-        prefers = measured.empty() || measured == kStockName;
+        prefers = PrefersStockOnGpu(attributes_.algorithm, problem,
+                                    terms.deterministic);
       } else {
         prefers = Choose(attributes_.algorithm, problem, terms).is_stock;
       }

@@ -55,22 +55,14 @@ class GpuConvKernel : public ConvKernel<T, kPass> {
   }
 };
 
-template <typename T>
-void RegisterOf(const char* device) {
-  RegisterGpuKernel<T, GpuConvKernel<T, Pass::kForward>>("Kconv>Conv", device);
-  RegisterGpuKernel<T, GpuConvKernel<T, Pass::kInputGradient>>(
-      "Kconv>ConvBackpropInput", device, "input_sizes");
-  RegisterGpuKernel<T, GpuConvKernel<T, Pass::kFilterGradient>>(
-      "Kconv>ConvBackpropFilter", device, "filter_sizes");
-}
-
 }  // namespace
 
 void RegisterGpuConv(const char* device) {
-  RegisterOf<float>(device);
-  RegisterOf<double>(device);
-  RegisterOf<Eigen::half>(device);
-  RegisterOf<Eigen::bfloat16>(device);
+  RegisterGpuPass<GpuConvKernel, Pass::kForward>("Kconv>Conv", device);
+  RegisterGpuPass<GpuConvKernel, Pass::kInputGradient>(
+      "Kconv>ConvBackpropInput", device, "input_sizes");
+  RegisterGpuPass<GpuConvKernel, Pass::kFilterGradient>(
+      "Kconv>ConvBackpropFilter", device, "filter_sizes");
 }
 
 }  // namespace kconv::tf

@@ -88,6 +88,37 @@ def check_ops(names):
         sys.exit(f"No call was taken by {missing}.")
 
 
+def check_deformable(device="/GPU:0"):
+    """Deformable convolution, whose results no other op of the training shows."""
+    operands = [
+        random((2, 17, 15, 8), 0),
+        random((3, 3, 4, 12), 1),
+        random((2, 17, 15, 36), 0),
+        random((2, 17, 15, 18), 0),
+    ]
+    options = {"padding": "same", "offset_groups": 2}
+
+    def passes(device):
+        with tf.device(device):
+            given = [tf.identity(one) for one in operands]
+            with tf.GradientTape() as tape:
+                tape.watch(given)
+                y = kconv.ops.deform_conv(*given, **options)
+                total = tf.reduce_sum(y * y)
+            found = [y, *tape.gradient(total, given)]
+        if not all(one.device.endswith(device[1:]) for one in found):
+            sys.exit(f"Not on {device}: {[one.device for one in found]}")
+        return [one.numpy() for one in found]
+
+    for i, (one, other) in enumerate(
+        zip(passes(device), passes("/CPU:0"), strict=True)
+    ):
+        error = np.max(np.abs(one - other)) / np.max(np.abs(other))
+        if not error <= 1e-4:
+            sys.exit(f"deformable: result {i} differs by {error:.2e} of the largest.")
+    print("deformable convolution agrees")
+
+
 def check_training():
     """A model that trains on the GPU gives the same bits every time."""
 
@@ -122,6 +153,7 @@ def main():
     if not gpu.is_used():
         sys.exit(f"kconv's GPU library is not in use. {cuda.find().why_missing}")
     check_ops(cuda.algorithms(native.gpu()))
+    check_deformable()
     check_training()
 
 
