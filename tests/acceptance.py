@@ -15,7 +15,7 @@ def takes(algorithm, case, dtype):
     if algorithm == "fft":
         return (
             len(case.kernel_size) < 3
-            and 9 <= max(case.kernel_size) <= 128
+            and (9 if channels == 1 else 7) <= max(case.kernel_size) <= 128
             and set(case.strides) == {1}
         )
     if algorithm.startswith("winograd"):

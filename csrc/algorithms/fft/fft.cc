@@ -11,7 +11,7 @@ namespace {
 
 // Kernels of fewer taps along both axes are faster by the other algorithms,
 // among them one that is depthwise convolution's own.
-constexpr int64_t kMinTaps = 7, kMinDepthwiseTaps = 9;
+constexpr int64_t kMinTaps = 7, kMinTapsOfOneChannel = 9;
 
 const char* Refuse(const Problem& problem) {
   const ConvShape& s = problem.shape;
@@ -20,9 +20,9 @@ const char* Refuse(const Problem& problem) {
   if (taps < kMinTaps) {
     return "fft does not pay for kernels of fewer than 7 taps along each axis.";
   }
-  if (s.GroupInChannels() == 1 && taps < kMinDepthwiseTaps) {
-    return "fft does not pay for depthwise kernels of fewer than 9 taps along "
-           "each axis.";
+  if (s.GroupInChannels() == 1 && taps < kMinTapsOfOneChannel) {
+    return "fft does not pay for kernels of fewer than 9 taps along each axis "
+           "where a group has one channel.";
   }
   if (s.spatial_dims > 2) return "fft takes one and two dimensions only.";
   for (int64_t stride : s.stride) {
