@@ -48,6 +48,22 @@ std::vector<Isa> FindUsableIsas() {
   return usable;
 }
 
+// Of the processors with AVX-512 those that take 512 bits in two halves. Zen 3,
+// of the same family, has no AVX-512.
+bool IsZen4() {
+#ifdef KCONV_X86_KERNELS
+  unsigned int a = 0, b = 0, c = 0, d = 0;
+  if (__get_cpuid(0, &a, &b, &c, &d) == 0 || b != signature_AMD_ebx ||
+      __get_cpuid(1, &a, &b, &c, &d) == 0) {
+    return false;
+  }
+  const unsigned int family = (a >> 8 & 0xf) + (a >> 20 & 0xff);
+  return family == 0x19;
+#else
+  return false;
+#endif
+}
+
 // First word of a file, or the empty string.
 std::string ReadWord(const std::string& path) {
   std::ifstream file(path);
@@ -69,7 +85,7 @@ int64_t ParseBytes(const std::string& text) {
 
 Cpu FindCpu() {
   // Typical server values, kept where the system does not tell.
-  Cpu cpu = {32 << 10, 512 << 10, 16 << 20, 3.0e9};
+  Cpu cpu = {32 << 10, 512 << 10, 16 << 20, 3.0e9, IsZen4()};
   const std::string root = "/sys/devices/system/cpu/cpu0/";
   for (int i = 0; i < 8; ++i) {
     const std::string cache = root + "cache/index" + std::to_string(i) + "/";
@@ -120,8 +136,12 @@ const std::vector<Isa>& UsableIsas() {
 double Cpu::PeakMacs(Isa isa, int64_t bytes) const {
   // Vectors of 16, 32 or 64 bytes, two multiply-adds a cycle; SSE2 has no fused
   // one and takes two instructions for each.
-  const double vector = isa == Isa::kAvx512 ? 64 : isa == Isa::kAvx2 ? 32 : 8;
+  const double vector = isa == Isa::kBaseline ? 8 : 32 * Widening(isa);
   return frequency * 2 * vector / static_cast<double>(bytes);
+}
+
+double Cpu::Widening(Isa isa) const {
+  return isa == Isa::kAvx512 && !halves_avx512 ? 2 : 1;
 }
 
 const Cpu& ThisCpu() {

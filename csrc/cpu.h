@@ -26,10 +26,19 @@ struct Cpu {
   int64_t l1d_bytes;
   int64_t l2_bytes;
   int64_t l3_bytes;
-  double frequency;  // Hz
+  double frequency;    // Hz
+  bool halves_avx512;  // 512 bits take as long as twice 256
 
   // Multiply-accumulates a second of one core, for elements of `bytes` bytes.
   double PeakMacs(Isa isa, int64_t bytes) const;
+  // How many multiply-accumulates take as long as one at AVX2's peak: what
+  // takes its time whatever the width of vectors is counted in these.
+  double Widening(Isa isa) const;
+  // One of two measured figures: with AVX2 or less, and where the peak is
+  // wider.
+  double Share(Isa isa, double narrow, double wide) const {
+    return Widening(isa) > 1 ? wide : narrow;
+  }
 };
 
 const Cpu& ThisCpu();

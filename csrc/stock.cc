@@ -22,16 +22,48 @@ struct Rate {
   double overhead, efficiency, element, gathered, weight;
 };
 
-// Fitted to random problems of `kconv bench auto` on Zen 3 with AVX2.
-constexpr Rate kOneDnn[3] = {{4e-4, 0.76, 20, 0, 150},
-                             {2e-4, 0.90, 20, 5, 700},
-                             {8e-4, 0.50, 10, 10, 0}};
+// oneDNN. Its gradients of three dimensions and those with strides take so many
+// times as long, and wide kernels the part; `pixel` is what one costs where it
+// writes images in blocks of more channels than there are. Depthwise: for
+// kernels of at most 3 columns, and for others.
+struct OneDnn {
+  Rate rates[3];
+  double gradients3d, strided[3], wide, pixel;
+  double depthwise[2][3];       // efficiency
+  double depthwise_strided;     // times as long, of images
+  double depthwise_element[3];  // of the images
+};
+
+// All fitted to random problems of `kconv bench auto`: on Zen 3 with AVX2, and
+// on Emerald Rapids with AVX-512.
+constexpr OneDnn kOneDnnAvx2 = {{{4e-4, 0.76, 20, 0, 150},
+                                 {2e-4, 0.90, 20, 5, 700},
+                                 {8e-4, 0.50, 10, 10, 0}},
+                                2,
+                                {1, 1.6, 1.3},
+                                0.85,
+                                3000,
+                                {{0.22, 0.20, 0.12}, {0.30, 0.30, 0.05}},
+                                2,
+                                {0, 0, 0}};
+constexpr OneDnn kOneDnnAvx512 = {{{3.0e-4, 0.80, 32, 0, 110},
+                                   {1.5e-4, 0.85, 39, 5, 400},
+                                   {6.0e-4, 0.63, 42, 7, 0}},
+                                  1.1,
+                                  {1.1, 1.2, 1.2},
+                                  0.95,
+                                  900,
+                                  {{0.22, 0.15, 0.044}, {0.60, 0.32, 0.07}},
+                                  1.5,
+                                  {24, 12, 34}};
+
+// Eigen, on Zen 3 with AVX2.
 constexpr Rate kEigen[3] = {{1.5e-4, 0.68, 8, 26, 350},
                             {2e-5, 0.45, 65, 8, 550},
                             {5e-4, 0.64, 15, 140, 25}};
 
 // The efficiency with AVX-512: figures on Zen 4.
-constexpr double kOneDnnAvx512[3] = {0.55, 0.53, 0.38};
+constexpr double kOneDnnHalved[3] = {0.55, 0.53, 0.38};
 constexpr double kEigenAvx512[3] = {0.27, 0.20, 0.13};
 
 // The efficiency of other types, that of the half types as a part of float32's
@@ -65,32 +97,30 @@ constexpr double kEigenElement3d = 120;
 // Matrix products of whole images, which Eigen is good at.
 constexpr double kEigenPointwise = 0.8;
 
-// oneDNN's gradients of three dimensions and those with strides take so many
-// times as long, and wide kernels the part.
-constexpr double kOneDnnGradients3d = 2;
-constexpr double kOneDnnStrided[3] = {1, 1.6, 1.3};
-constexpr double kOneDnnWide = 0.85;
 constexpr int64_t kWideTaps = 25;
-// It writes images in blocks of channels: what a pixel of fewer costs.
-constexpr double kOneDnnBlock = 8, kOneDnnPixel = 3000;
+// It writes images in blocks of so many channels.
+constexpr double kOneDnnBlock = 8;
 
 // Eigen's filter gradient of three dimensions hardly gets off the ground.
 constexpr double kEigenFilterGradient3d = 0.005;
 
-// The same of depthwise convolutions: for kernels of at most 3 columns, and for
+// The same of depthwise convolutions, for kernels of at most 3 columns, and for
 // others. Seen on Zen 3 with images of 14 to 112 pixels and 32 to 512 channels.
 // They differ by up to two times, to both sides; oneDNN's filter gradient of
 // wide kernels by more.
-constexpr double kDepthwiseOneDnn[2][3] = {{0.22, 0.20, 0.12},
-                                           {0.30, 0.30, 0.05}};
-constexpr double kDepthwiseOneDnnStrided = 2;  // times as long, of images
 constexpr double kDepthwiseEigen[2][3] = {{0.09, 0.08, 0.08},
                                           {0.09, 0.08, 0.08}};
 
 struct Engine {
   bool is_onednn = false;
   bool has_avx512 = false;
+  bool halves_avx512 = false;
   int lanes = 2;  // of float32
+
+  // Of Zen 4 only the efficiency is known.
+  const OneDnn& Traits() const {
+    return has_avx512 && !halves_avx512 ? kOneDnnAvx512 : kOneDnnAvx2;
+  }
 };
 
 std::set<std::string> ProcessorFlags() {
@@ -130,6 +160,7 @@ Engine FindEngine() {
                        limit.compare(0, 7, "default") == 0 ||
                        limit.compare(0, 3, "all") == 0;
   engine.has_avx512 = flags.count("avx512f") > 0 && allowed;
+  engine.halves_avx512 = ThisCpu().halves_avx512;
   engine.lanes = engine.has_avx512 ? 16 : flags.count("avx2") > 0 ? 8 : 2;
   return engine;
 }
@@ -158,17 +189,23 @@ double DepthwiseWork(const Problem& problem) {
     // It looks at every tap for every pixel.
     for (int64_t stride : s.stride) macs *= static_cast<double>(stride);
   }
+  const OneDnn& traits = ThisEngine().Traits();
   if (onednn && s.stride[kMaxSpatialDims - 1] > 1 &&
       problem.pass != Pass::kFilterGradient) {
-    macs *= kDepthwiseOneDnnStrided;
+    macs *= traits.depthwise_strided;
   }
-  const auto& efficiency = onednn ? kDepthwiseOneDnn : kDepthwiseEigen;
+  const auto& efficiency = onednn ? traits.depthwise : kDepthwiseEigen;
   const bool wide = s.kernel[kMaxSpatialDims - 1] > 3;
-  return macs / efficiency[wide][static_cast<int>(problem.pass)];
+  const int pass = static_cast<int>(problem.pass);
+  const double elements =
+      static_cast<double>(s.InputElements() + s.OutputElements());
+  return macs / efficiency[wide][pass] +
+         (onednn ? traits.depthwise_element[pass] * elements : 0.0);
 }
 
 const Rate& RateOf(const Problem& problem) {
-  return (IsOneDnn(problem) ? kOneDnn : kEigen)[static_cast<int>(problem.pass)];
+  return (IsOneDnn(problem) ? ThisEngine().Traits().rates
+                            : kEigen)[static_cast<int>(problem.pass)];
 }
 
 double EfficiencyOf(const Problem& problem) {
@@ -192,7 +229,8 @@ double EfficiencyOf(const Problem& problem) {
     case DType::kFloat16:
       return types.float16[pass];
   }
-  if (has_avx512) return (is_onednn ? kOneDnnAvx512 : kEigenAvx512)[pass];
+  if (has_avx512 && !is_onednn) return kEigenAvx512[pass];
+  if (has_avx512 && ThisEngine().halves_avx512) return kOneDnnHalved[pass];
   return RateOf(problem).efficiency;
 }
 
@@ -210,20 +248,21 @@ double DenseWork(const Problem& problem) {
   double gathered = rate.gathered * macs / static_cast<double>(columns);
   double element = rate.element;
   if (IsOneDnn(problem)) {
+    const OneDnn& traits = ThisEngine().Traits();
     if (is_3d && !is_pointwise && problem.pass != Pass::kForward) {
-      products *= kOneDnnGradients3d;
+      products *= traits.gradients3d;
     }
     if (s.KernelTaps() >= kWideTaps && problem.pass != Pass::kFilterGradient) {
-      products *= kOneDnnWide;
+      products *= traits.wide;
     }
     if (s.stride[kMaxSpatialDims - 1] > 1) {
-      products *= kOneDnnStrided[static_cast<int>(problem.pass)];
+      products *= traits.strided[static_cast<int>(problem.pass)];
     }
     const double channels = static_cast<double>(s.in_channels);
     if (problem.pass == Pass::kInputGradient && channels < kOneDnnBlock &&
         problem.dtype == DType::kFloat32) {
       products *= kOneDnnBlock / channels;
-      gathered += kOneDnnPixel * static_cast<double>(s.batch * s.InputPixels());
+      gathered += traits.pixel * static_cast<double>(s.batch * s.InputPixels());
     }
   } else {
     if (!is_pointwise && s.GroupInChannels() < kFewChannels) {
@@ -270,8 +309,10 @@ double StockCost(const Problem& problem, const Cpu& cpu) {
   if (IsDepthwise(problem.shape)) {
     work = DepthwiseWork(problem);
     // TensorFlow is compiled for AVX, whatever the processor has; what oneDNN
-    // does with AVX-512 has not been timed.
-    lanes = std::min(lanes, 8.0);
+    // does with AVX-512 on Zen 4 has not been timed.
+    if (!IsOneDnn(problem) || ThisEngine().halves_avx512) {
+      lanes = std::min(lanes, 8.0);
+    }
   } else {
     work = DenseWork(problem);
   }

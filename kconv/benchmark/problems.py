@@ -133,6 +133,8 @@ LAYERS_DEPTHWISE = (
 
 # Dense kernels of 7 taps and more, which the algorithm "fft" is for.
 LAYERS_LARGE = (
+    Layer(7, 56, 64, 64),
+    Layer(7, 14, 256, 256),
     Layer(9, 56, 64, 64),
     Layer(11, 28, 128, 128),
     Layer(17, 56, 64, 64),

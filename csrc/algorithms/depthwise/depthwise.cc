@@ -70,7 +70,7 @@ double Pairs(const ConvShape& s, int dim) {
 }
 
 // The multiply-adds that are done, and the way of both images through the
-// memory. Measured on Zen 3; with AVX-512 a guess, as in gemm.
+// memory. Measured on Zen 3, and on Emerald Rapids.
 double Cost(const Problem& problem, const Cpu& cpu, Isa isa) {
   const ConvShape& s = problem.shape;
   const bool is_double = problem.dtype == DType::kFloat64;
@@ -81,8 +81,9 @@ double Cost(const Problem& problem, const Cpu& cpu, Isa isa) {
   const double macs = static_cast<double>(s.batch) *
                       static_cast<double>(RoundUp(s.out_channels, lanes)) *
                       Pairs(s, 0) * Pairs(s, 1) * Pairs(s, 2);
-  double efficiency = isa == Isa::kAvx512 ? 0.35 : 0.6;
-  if (problem.pass == Pass::kFilterGradient) efficiency *= 0.75;
+  constexpr double kShares[3] = {0.6, 0.6, 0.45}, kWide[3] = {0.45, 0.9, 0.25};
+  const int pass = static_cast<int>(problem.pass);
+  double efficiency = cpu.Share(isa, kShares[pass], kWide[pass]);
   // Columns that are read serve one output each.
   if (s.stride[2] > 2) efficiency *= 0.5;
   // Several filters a channel are gathered, and where there is but one channel
@@ -90,12 +91,12 @@ double Cost(const Problem& problem, const Cpu& cpu, Isa isa) {
   constexpr double kSeveral[3] = {0.20, 0.17, 0.20};
   constexpr double kOneChannel[3] = {0.24, 0.10, 0.26};
   if (s.GroupOutChannels() > 1) {
-    efficiency *=
-        (s.groups > 1 ? kSeveral : kOneChannel)[static_cast<int>(problem.pass)];
+    efficiency *= (s.groups > 1 ? kSeveral : kOneChannel)[pass];
   }
   const double elements =
       static_cast<double>(s.InputElements() + s.OutputElements());
-  const double memory = elements * static_cast<double>(bytes) / 1e10;
+  const double memory =
+      elements * static_cast<double>(bytes) / cpu.Share(isa, 1e10, 7.5e9);
   const bool in_panels = s.layout == Layout::kChannelsFirst ||
                          (!is_double && SizeOf(problem.dtype) == 2);
   const double panels = in_panels ? elements * 2e-10 : 0.0;

@@ -109,7 +109,7 @@ double Cost(const Problem& problem, const Cpu& cpu, Isa isa) {
   // Half types are widened one by one, again and again.
   const double widened = SizeOf(problem.dtype) == 2 ? 4 : 1;
   return 2e-6 + widened * problem.Macs() / Speed(problem, cpu, isa) +
-         kMacsPerElement * elements /
+         cpu.Widening(isa) * kMacsPerElement * elements /
              cpu.PeakMacs(isa, problem.dtype == DType::kFloat64 ? 8 : 4);
 }
 

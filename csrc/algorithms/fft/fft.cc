@@ -55,15 +55,16 @@ int64_t Workspace(const Problem& problem, Isa isa, int threads) {
 double Cost(const Problem& problem, const Cpu& cpu, Isa isa) {
   const Plan plan(problem, isa);
   const ConvShape& s = problem.shape;
-  // Of the peak: measured on Zen 3. With AVX-512 a guess, as in gemm.
-  const double efficiency = isa == Isa::kAvx512 ? 0.4 : 0.6;
+  // Of the peak: measured on Zen 3, and on Emerald Rapids.
+  const double efficiency = cpu.Share(isa, 0.6, 0.3);
   // The way of both images through the memory, and to the types of the sums.
   const double macs_per_element = problem.dtype == DType::kFloat16    ? 60
                                   : problem.dtype == DType::kBFloat16 ? 30
                                                                       : 12;
   const double elements =
       static_cast<double>(s.InputElements() + s.OutputElements());
-  return 1e-5 + (plan.macs / efficiency + macs_per_element * elements) /
+  return 1e-5 + (plan.macs / efficiency +
+                 cpu.Widening(isa) * macs_per_element * elements) /
                     cpu.PeakMacs(isa, problem.dtype == DType::kFloat64 ? 8 : 4);
 }
 

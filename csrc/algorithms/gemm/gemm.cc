@@ -169,12 +169,13 @@ double Cost(const Problem& problem, const Cpu& cpu, Isa isa) {
   if (bytes == 8) copies *= 0.5;
   const double groups = static_cast<double>(s.groups);
   const double peak = cpu.PeakMacs(isa, bytes);
-  // Of the peak: measured on Zen 3. With AVX-512 a guess, for cores that take
-  // 512 bits in two halves.
-  const double efficiency = isa == Isa::kAvx512                     ? 0.45
-                            : problem.pass == Pass::kFilterGradient ? 0.74
-                                                                    : 0.85;
-  return 5e-6 + (macs / efficiency + copies + 1e4 * groups) / peak;
+  // Of the peak: measured on Zen 3, and on Emerald Rapids.
+  const double efficiency = problem.pass == Pass::kFilterGradient
+                                ? cpu.Share(isa, 0.74, 0.75)
+                                : cpu.Share(isa, 0.85, 0.68);
+  return 5e-6 +
+         (macs / efficiency + cpu.Widening(isa) * (copies + 1e4 * groups)) /
+             peak;
 }
 
 int64_t PreparedBytes(const Problem&, Isa) { return 0; }

@@ -87,7 +87,7 @@ int64_t WorkspaceBytes(const Problem& problem, Isa isa, int threads) {
 
 double Cost(const Problem& problem, const Cpu& cpu, Isa isa) {
   const int64_t bytes = problem.dtype == DType::kFloat64 ? 8 : 4;
-  return 5e-6 + WorkOf(problem, isa) / cpu.PeakMacs(isa, bytes);
+  return 5e-6 + WorkOf(problem, cpu, isa) / cpu.PeakMacs(isa, bytes);
 }
 
 int64_t PreparedBytes(const Problem&, Isa) { return 0; }

@@ -23,6 +23,7 @@
 namespace kconv {
 
 struct ConvArgs;
+struct Cpu;
 struct Problem;
 class Context;
 
@@ -135,7 +136,7 @@ Workspace ImagePassWorkspace(const Problem& problem, Isa isa);
 Workspace FilterGradientWorkspace(const Problem& problem, Isa isa);
 
 // The work of a pass, in multiply-adds at the peak that take as long.
-double WorkOf(const Problem& problem, Isa isa);
+double WorkOf(const Problem& problem, const Cpu& cpu, Isa isa);
 
 }  // namespace grouped
 }  // namespace kconv

@@ -86,12 +86,15 @@ int64_t Workspace(const Problem& problem, Isa isa, int threads) {
 
 template <int kOutputs>
 double Cost(const Problem& problem, const Cpu& cpu, Isa isa) {
-  // Of the peak: measured on Zen 3. With AVX-512 a guess, as in gemm.
-  const double efficiency = isa == Isa::kAvx512 ? 0.45 : 0.85;
   // F(6x6) rounds more, and so must win clearly; not in the filter gradient,
   // which sums so many tiles that it does not show.
   const bool is_filter = problem.pass == Pass::kFilterGradient;
-  double handicap = kOutputs == 6 && !is_filter ? 1.06 : 1.0;
+  // Of the peak: measured on Zen 3, and on Emerald Rapids.
+  const double efficiency = cpu.Share(isa, 0.85, is_filter ? 0.55 : 0.62);
+  // With AVX-512 its larger transforms show.
+  double handicap = kOutputs < 6 ? 1.0
+                    : is_filter  ? cpu.Share(isa, 1.0, 1.2)
+                                 : cpu.Share(isa, 1.06, 1.12);
   // Of 2 taps the transforms cost more beside the products, along one axis most
   // (Zen 3).
   const Tiling tiling(problem.shape, problem.pass, kOutputs);
@@ -123,7 +126,7 @@ double Cost(const Problem& problem, const Cpu& cpu, Isa isa) {
                                                                       : 12;
   return 1e-5 +
          (handicap * padded * WorkOf(kOutputs, problem, isa).macs / efficiency +
-          macs_per_element * elements) /
+          cpu.Widening(isa) * macs_per_element * elements) /
              cpu.PeakMacs(isa, 4);
 }
 
