@@ -51,7 +51,7 @@ std::vector<Isa> FindUsableIsas() {
 // Of the processors with AVX-512 those that take 512 bits in two halves. Zen 3,
 // of the same family, has no AVX-512.
 bool IsZen4() {
-#ifdef KCONV_X86_KERNELS
+#ifdef __x86_64__
   unsigned int a = 0, b = 0, c = 0, d = 0;
   if (__get_cpuid(0, &a, &b, &c, &d) == 0 || b != signature_AMD_ebx ||
       __get_cpuid(1, &a, &b, &c, &d) == 0) {

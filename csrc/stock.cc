@@ -62,23 +62,24 @@ constexpr Rate kEigen[3] = {{1.5e-4, 0.68, 8, 26, 350},
                             {2e-5, 0.45, 65, 8, 550},
                             {5e-4, 0.64, 15, 140, 25}};
 
-// The efficiency with AVX-512: figures on Zen 4.
-constexpr double kOneDnnHalved[3] = {0.55, 0.53, 0.38};
-constexpr double kEigenAvx512[3] = {0.27, 0.20, 0.13};
+// The efficiency with AVX-512 as a part of the peak of AVX2: figures on Zen 4.
+constexpr double kOneDnnHalved[3] = {1.10, 1.06, 0.76};
+constexpr double kEigenAvx512[3] = {0.54, 0.40, 0.26};
 
 // The efficiency of other types, that of the half types as a part of float32's
-// peak: 28x28x128, kernel 3x3, batch 8, on Zen 3 and Zen 4.
+// peak: 28x28x128, kernel 3x3, batch 8, on Zen 3 and Zen 4, with AVX-512 as a
+// part of the peak of AVX2.
 struct OtherTypes {
   double float64[3], bfloat16[3], float16[3];
 };
 constexpr OtherTypes kOneDnnTypes = {
     {0.45, 0.37, 0.38}, {0.60, 0.02, 0.02}, {0.60, 0.07, 0.09}};
 constexpr OtherTypes kOneDnnAvx512Types = {
-    {0.20, 0.17, 0.17}, {0.90, 0.80, 0.60}, {0.50, 0.06, 0.08}};
+    {0.40, 0.34, 0.34}, {1.80, 1.60, 1.20}, {1.00, 0.12, 0.16}};
 constexpr OtherTypes kEigenTypes = {
     {0.45, 0.37, 0.38}, {0.43, 0.02, 0.02}, {0.60, 0.07, 0.09}};
 constexpr OtherTypes kEigenAvx512Types = {
-    {0.20, 0.17, 0.17}, {0.22, 0.01, 0.01}, {0.30, 0.03, 0.04}};
+    {0.40, 0.34, 0.34}, {0.44, 0.02, 0.02}, {0.60, 0.06, 0.08}};
 
 // Multiply-adds at the peak that take as long as an element of an image of
 // channels first that is transposed for kernels that do not know them.
@@ -115,7 +116,7 @@ struct Engine {
   bool is_onednn = false;
   bool has_avx512 = false;
   bool halves_avx512 = false;
-  int lanes = 2;  // of float32
+  int lanes = 2;  // of float32, AVX-512 aside
 
   // Of Zen 4 only the efficiency is known.
   const OneDnn& Traits() const {
@@ -161,7 +162,7 @@ Engine FindEngine() {
                        limit.compare(0, 3, "all") == 0;
   engine.has_avx512 = flags.count("avx512f") > 0 && allowed;
   engine.halves_avx512 = ThisCpu().halves_avx512;
-  engine.lanes = engine.has_avx512 ? 16 : flags.count("avx2") > 0 ? 8 : 2;
+  engine.lanes = flags.count("avx2") > 0 ? 8 : 2;
   return engine;
 }
 
@@ -174,16 +175,24 @@ bool IsDepthwise(const ConvShape& s) {
   return s.spatial_dims < 3 && s.groups > 1 && s.GroupInChannels() == 1;
 }
 
-// What computes it: oneDNN knows no float64.
+// What computes it: oneDNN knows no float64, and of depthwise convolutions with
+// several filters a channel it takes none, or no faster than Eigen.
 bool IsOneDnn(const Problem& problem) {
-  return ThisEngine().is_onednn && problem.dtype != DType::kFloat64;
+  return ThisEngine().is_onednn && problem.dtype != DType::kFloat64 &&
+         !(IsDepthwise(problem.shape) && problem.shape.GroupOutChannels() > 1);
+}
+
+// Whether what it takes is known of AVX-512 itself. All else is reckoned by
+// AVX2's peak.
+bool IsWide(const Problem& problem) {
+  const Engine& engine = ThisEngine();
+  return IsOneDnn(problem) && engine.has_avx512 && !engine.halves_avx512;
 }
 
 // Multiply-accumulates at the peak that would take as long.
 double DepthwiseWork(const Problem& problem) {
   const ConvShape& s = problem.shape;
-  // oneDNN takes neither of these, or no faster than Eigen.
-  const bool onednn = IsOneDnn(problem) && s.GroupOutChannels() == 1;
+  const bool onednn = IsOneDnn(problem);
   double macs = problem.Macs();
   if (!onednn && problem.pass == Pass::kInputGradient) {
     // It looks at every tap for every pixel.
@@ -225,13 +234,12 @@ double EfficiencyOf(const Problem& problem) {
     case DType::kFloat64:
       return types.float64[pass];
     case DType::kBFloat16:
-      return types.bfloat16[pass];
+      return types.bfloat16[pass] / (IsWide(problem) ? 2 : 1);
     case DType::kFloat16:
-      return types.float16[pass];
+      return types.float16[pass] / (IsWide(problem) ? 2 : 1);
   }
-  if (has_avx512 && !is_onednn) return kEigenAvx512[pass];
-  if (has_avx512 && ThisEngine().halves_avx512) return kOneDnnHalved[pass];
-  return RateOf(problem).efficiency;
+  if (!has_avx512 || IsWide(problem)) return RateOf(problem).efficiency;
+  return (is_onednn ? kOneDnnHalved : kEigenAvx512)[pass];
 }
 
 double DenseWork(const Problem& problem) {
@@ -304,18 +312,9 @@ const char* StockRefuse(const Problem& problem) {
 }
 
 double StockCost(const Problem& problem, const Cpu& cpu) {
-  double lanes = ThisEngine().lanes;
-  double work;
-  if (IsDepthwise(problem.shape)) {
-    work = DepthwiseWork(problem);
-    // TensorFlow is compiled for AVX, whatever the processor has; what oneDNN
-    // does with AVX-512 on Zen 4 has not been timed.
-    if (!IsOneDnn(problem) || ThisEngine().halves_avx512) {
-      lanes = std::min(lanes, 8.0);
-    }
-  } else {
-    work = DenseWork(problem);
-  }
+  double lanes = IsWide(problem) ? 16 : ThisEngine().lanes;
+  double work =
+      IsDepthwise(problem.shape) ? DepthwiseWork(problem) : DenseWork(problem);
   if (problem.shape.layout == Layout::kChannelsFirst) {
     work += kTransposed * static_cast<double>(problem.shape.InputElements() +
                                               problem.shape.OutputElements());

@@ -56,7 +56,9 @@ def rows(pass_, spec, input_shape, kernel_shape, dtype, choice):
                 "workspace": bytes_,
                 "is_strict": bool(library.kconv_cuda_is_strict(name.encode())),
                 # One that may not run now leaves the pass to stock's kernel.
-                "is_measured": choice == name and (limit is None or bytes_ <= limit),
+                "is_measured": choice == name
+                and not refusal
+                and (limit is None or bytes_ <= limit),
             }
         )
     return [

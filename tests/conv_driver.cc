@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <cstdio>
+#include <cstdlib>
 #include <iterator>
 #include <memory>
 #include <new>
@@ -67,6 +68,9 @@ constexpr Case kCases[] = {
     {2, 0, 4, 4, 1, {{6, 5}}, {{3, 3}}},
     {2, 1, 3, 4, 1, {{0, 5}}, {{3, 3}}, kOnes, kOnes, {{2, 1}}, {{3, 1}}},
     // Of many.
+    {2, 1, 6, 9, 1, {{20, 31}}, {{7, 8}}, kOnes, kOnes, {{3, 3}}, {{3, 4}}},
+    {2, 1, 8, 4, 2, {{9, 9}}, {{7, 7}}, kOnes, {{2, 1}}, {{6, 3}}, {{6, 3}}},
+    {1, 1, 2, 3, 1, {{300}}, {{128}}, {{1}}, {{1}}, {{64}}, {{63}}},
     {2, 2, 5, 7, 1, {{20, 21}}, {{9, 9}}, kOnes, kOnes, {{4, 4}}, {{4, 4}}},
     {2, 1, 34, 38, 2, {{14, 15}}, {{9, 9}}, kOnes, kOnes, {{4, 4}}, {{4, 4}}},
     {2, 1, 3, 17, 1, {{23, 30}}, {{9, 12}}},
@@ -171,7 +175,11 @@ bool Run(const Algorithm& algorithm, const Problem& problem, Isa isa,
   ctx.isa = isa;
   const auto workspace = Block(algorithm.workspace(problem, isa, threads));
   ctx.workspace = workspace.get();
-  return algorithm.run(problem, args, &ctx) == nullptr;
+  if (const char* error = algorithm.run(problem, args, &ctx)) {
+    std::fprintf(stderr, "%s\n", error);
+    std::abort();
+  }
+  return true;
 }
 
 int RunAll(const Algorithm& algorithm, const Case& c, Isa isa) {

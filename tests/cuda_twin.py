@@ -51,8 +51,9 @@ def build():
 
 
 def _digest(command):
-    """Names what is compiled: the command, and all that it may read."""
+    """Names what is compiled: the compiler, the command, and all that it may read."""
     digest = hashlib.sha256("\0".join(command).encode())
+    digest.update(subprocess.check_output([command[0], "--version"]))
     headers = sorted([*ROOT.glob("csrc/**/*.h"), *ROOT.glob("tests/*.h")])
     for file in (*(ROOT / source for source in SOURCES), *headers):
         digest.update(f"{file.relative_to(ROOT)}\0".encode() + file.read_bytes())
@@ -70,8 +71,6 @@ def _compile(command, path):
         text=True,
     )
     assert done.returncode == 0, done.stdout
-    for older in FOLDER.glob("cuda_twin_*.so"):
-        older.unlink()
     unfinished.rename(path)
 
 

@@ -69,7 +69,7 @@ def test_problems_come_in_the_order_asked_for():
     problems = make_problems(["3x3"], [8], ["forward"])
     assert len(problems) == 9
     assert problems[0].macs == 8 * 224 * 224 * 9 * 64 * 64
-    assert len(make_problems(["all"])) == 2 * 3 * (9 + 9 + 4 + 10 + 3 + 13 + 9 + 5)
+    assert len(make_problems(["all"])) == 2 * 3 * (9 + 9 + 6 + 10 + 3 + 13 + 9 + 5)
     assert Problem.from_json(problems[0].to_json()) == problems[0]
     kinds = ["depthwise", "1x1"]
     layouts = ["channels_first", "channels_last"]

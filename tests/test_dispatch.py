@@ -416,6 +416,7 @@ def test_stock_refuses_what_its_kernels_cannot_do(
         ((1, 1, 8, 64), {"strides": 2}, "oneDNN", "float32", True),
         ((1, 1, 15, 4), {"strides": (1, 3)}, "oneDNN", "bfloat16", True),
         ((1, 3, 4), {"strides": 2}, "oneDNN", "float32", True),
+        ((1, 1, 1, 4), {"strides": 2}, "unknown", "float32", True),
         ((1, 1, 16, 64), {"strides": 2}, "oneDNN", "float32", False),
         ((1, 1, 8, 64), {}, "oneDNN", "float32", False),
         ((2, 1, 8, 64), {"strides": 2}, "oneDNN", "float32", False),

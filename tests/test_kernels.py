@@ -315,6 +315,8 @@ def test_workspace_has_a_bound(groups, pass_, dtype):
     for channels, taps in itertools.product((16, 64, 512, 2048), (1, 3, 7)):
         sizes = (8, 32, 256, 1024, 4096)
         of_size = {size: workspace(size, channels, (taps, taps)) for size in sizes}
+        for of_algorithm in of_size.values():
+            of_algorithm.pop("fft")  # in test_fft.py: by the lengths that it takes
         assert of_size[4096] == of_size[1024]
         for of_algorithm in of_size.values():
             assert max(of_algorithm["direct"], of_algorithm["gemm"]) <= bound

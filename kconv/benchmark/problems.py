@@ -12,7 +12,7 @@ _BYTES = {"float32": 4, "float64": 8, "bfloat16": 2, "float16": 2}
 
 
 # Taps an axis from which on a kernel is a large one.
-_LARGE = 9
+_LARGE = 7
 
 
 @dataclasses.dataclass(frozen=True)

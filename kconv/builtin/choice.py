@@ -71,8 +71,9 @@ def is_unsafe(pass_, spec, kernel_shape, dtype):
     """
     return (
         pass_ == "filter_gradient"
-        and runtime.engine() == "oneDNN"
+        and runtime.engine() != "Eigen"
         and dtype != "float64"  # which it does not take
+        and spec.groups == 1
         and set(kernel_shape[:-2]) == {1}
         and max(spec.strides) > 1
         and kernel_shape[-2] < _LANES

@@ -34,8 +34,8 @@ def convert(model, algorithm="auto", in_place=False, return_report=False):
             a name out of `kconv.ops.algorithms()`. Where a layer's shapes are refused
             by an algorithm that is forced, the layer raises an error when it is called:
             `"winograd"` refuses depthwise ones, `"depthwise"` all others, `"fft"`
-            kernels of fewer than 7 taps, and
-            `"grouped"` those in one group, so that a model fails at the first of these.
+            strides and kernels of fewer than 7 taps, and `"grouped"` those in one
+            group, so that a model fails at the first of these.
         in_place: Bool, whether to swap the layers of `model` itself, of whatever class
             it is. All that holds its layers, variables and optimizer is still right.
             What `fit`, `evaluate` and `predict` have traced is traced again; what a

@@ -3,7 +3,6 @@
 #ifndef KCONV_ALGORITHMS_FFT_OPERAND_H_
 #define KCONV_ALGORITHMS_FFT_OPERAND_H_
 
-#include <algorithm>
 #include <cstdint>
 
 #include "algorithms/fft/plan.h"
