@@ -4,6 +4,7 @@
 #include <map>
 
 #include "choices.h"
+#include "correction/correction.h"
 #include "stock.h"
 #include "workspace_limit.h"
 
@@ -87,6 +88,10 @@ const char* WhyNotStock(const Problem& problem, const Terms& terms) {
 Choice Choose(const std::string& name, const Problem& problem,
               const Terms& terms) {
   const std::vector<const Algorithm*>& candidates = Named(name);
+  if (!IsAuto(name) && candidates.size() == 1) {  // nothing to compare
+    const bool takes = WhyNot(*candidates[0], name, problem, terms) == nullptr;
+    return {takes ? candidates[0] : nullptr, false, false};
+  }
   const bool with_stock = IsAuto(name) && terms.with_stock &&
                           WhyNotStock(problem, terms) == nullptr;
   if (IsAuto(name) && !terms.deterministic) {
@@ -99,18 +104,22 @@ Choice Choose(const std::string& name, const Problem& problem,
       }
     }
   }
+  const Corrections corrections(problem, terms.isa);
   Choice best;
   double best_seconds = 0;
   for (const Algorithm* algorithm : candidates) {
     if (WhyNot(*algorithm, name, problem, terms) != nullptr) continue;
-    const double seconds = algorithm->cost(problem, ThisCpu(), terms.isa);
+    const double seconds = algorithm->cost(problem, ThisCpu(), terms.isa) *
+                           corrections.Of(algorithm->name);
     if (best.algorithm == nullptr || seconds < best_seconds) {
       best.algorithm = algorithm;
       best_seconds = seconds;
     }
   }
-  if (with_stock && (best.algorithm == nullptr ||
-                     StockCost(problem, ThisCpu()) < best_seconds)) {
+  if (with_stock &&
+      (best.algorithm == nullptr ||
+       StockCost(problem, ThisCpu()) * corrections.Of(kStockName) <
+           best_seconds)) {
     return {nullptr, true, false};
   }
   return best;

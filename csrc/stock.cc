@@ -119,8 +119,9 @@ struct Engine {
   int lanes = 2;  // of float32, AVX-512 aside
 
   // Of Zen 4 only the efficiency is known.
+  bool IsWide() const { return has_avx512 && !halves_avx512; }
   const OneDnn& Traits() const {
-    return has_avx512 && !halves_avx512 ? kOneDnnAvx512 : kOneDnnAvx2;
+    return IsWide() ? kOneDnnAvx512 : kOneDnnAvx2;
   }
 };
 
@@ -185,8 +186,7 @@ bool IsOneDnn(const Problem& problem) {
 // Whether what it takes is known of AVX-512 itself. All else is reckoned by
 // AVX2's peak.
 bool IsWide(const Problem& problem) {
-  const Engine& engine = ThisEngine();
-  return IsOneDnn(problem) && engine.has_avx512 && !engine.halves_avx512;
+  return IsOneDnn(problem) && ThisEngine().IsWide();
 }
 
 // Multiply-accumulates at the peak that would take as long.
@@ -325,6 +325,10 @@ double StockCost(const Problem& problem, const Cpu& cpu) {
 
 const char* StockEngine() {
   return ThisEngine().is_onednn ? "oneDNN" : "Eigen";
+}
+
+bool StockIsOneDnnOfAvx512() {
+  return ThisEngine().is_onednn && ThisEngine().IsWide();
 }
 
 }  // namespace kconv

@@ -22,6 +22,9 @@ double StockCost(const Problem& problem, const Cpu& cpu);
 // "oneDNN" or "Eigen": what computes stock's convolutions here.
 const char* StockEngine();
 
+// Whether that is oneDNN, with AVX-512 that does not take 512 bits in halves.
+bool StockIsOneDnnOfAvx512();
+
 }  // namespace kconv
 
 #endif  // KCONV_STOCK_H_

@@ -90,6 +90,8 @@ class Candidate:
         is_strict: Bool, whether it rounds as a plain sum does and lets no NaN out of
             the windows that hold it.
         is_measured: Bool, whether it was measured to be the fastest.
+        correction: Float, by what measurements of other problems multiplied the
+            estimate; 1 where none are known.
     """
 
     algorithm: str
@@ -99,6 +101,7 @@ class Candidate:
     multiplications: float | None = None
     is_strict: bool = True
     is_measured: bool = False
+    correction: float = 1.0
 
 
 def algorithms():

@@ -17,7 +17,8 @@ class Explanation:
         candidates: Tuple of `kconv.dispatch.Candidate`, each with `algorithm`,
             `refusal` (a sentence, or None), `seconds` (estimated on one core, or None),
             `workspace` (bytes, or None), `multiplications` (of its products, or
-            None), `is_strict` and `is_measured`.
+            None), `is_strict`, `is_measured` and `correction` (what measurements of
+            other problems multiplied the estimate by).
         chosen: String, the algorithm that runs.
         reason: String, the sentence why.
 

@@ -241,6 +241,27 @@ def test_the_watch_counts_what_is_not_its_own(monkeypatch):
     assert watch.verdict() == Verdict(40 / 2000, 200 / 2000, None, None)
 
 
+def test_processes_that_ended_stay_its_own(monkeypatch):
+    processors = iter([(1000, 0, 0), (2000, 500, 0), (3000, 1200, 0)])
+    monkeypatch.setattr(noise, "_processor_ticks", lambda: next(processors))
+    # This process's ticks hold those of the other once that has ended.
+    ticks = iter([{1: 100}, {1: 200, 7: 400}, {1: 850}])
+    now = {}
+    monkeypatch.setattr(noise.os, "getpid", lambda: 1)
+    monkeypatch.setattr(noise, "_process_ticks", lambda pid: now[pid])
+
+    def others():
+        now.clear()
+        now.update(next(ticks))
+        return [pid for pid in now if pid != 1]
+
+    watch = NoiseWatch(lambda: [1.0], others)
+    for _ in range(3):
+        watch.sample()
+    # All 500 were its own, and then 850 - (200 + 400) of 700.
+    assert watch.verdict().others == 450 / 2000
+
+
 def test_the_watch_compares_the_same_work(monkeypatch):
     monkeypatch.setattr(noise, "_processor_ticks", lambda: None)
     times = iter([[1.0, 1.0], [1.0, 1.0], [1.0, 1.0], [2.0, 2.0]])
@@ -270,9 +291,9 @@ def test_ticks_are_read_from_the_system(tmp_path, monkeypatch):
     monkeypatch.setattr(noise, "_PROC", tmp_path)
     (tmp_path / "42").mkdir()
     (tmp_path / "42" / "stat").write_text(
-        "42 (a (b) c) S 1 2 3 4 5 6 7 8 9 10 300 20 0 0\n"
+        "42 (a (b) c) S 1 2 3 4 5 6 7 8 9 10 300 20 5 1 20 0\n"
     )
-    assert noise._process_ticks(42) == 320
+    assert noise._process_ticks(42) == 326
     assert noise._process_ticks(43) == 0
 
 

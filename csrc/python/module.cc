@@ -9,6 +9,8 @@
 #include <optional>
 
 #include "choices.h"
+#include "correction/correction.h"
+#include "correction/features.h"
 #include "prepared.h"
 #include "python/arguments.h"
 #include "python/deformable.h"
@@ -102,13 +104,21 @@ class PyProblem {
     const Terms terms = {IsaOf(isa_name), threads, deterministic, with_stock};
     const Choice choice = Choose(name, problem_, terms);
     const std::string measured = choice.is_measured ? choice.Name() : "";
+    const Corrections corrections(problem_, terms.isa);
+    // What Choose compares, and by what the formula was multiplied.
+    auto estimate = [&](py::dict* entry, double seconds) {
+      const double correction =
+          corrections.Of((*entry)["algorithm"].cast<std::string>());
+      (*entry)["seconds"] = seconds * correction;
+      (*entry)["correction"] = correction;
+    };
     py::list result;
     for (const Algorithm* algorithm : Algorithms()) {
       py::dict entry =
           Entry(algorithm->name, WhyNot(*algorithm, name, problem_, terms));
       entry["is_strict"] = algorithm->is_strict;
       if (entry["refusal"].is_none()) {
-        entry["seconds"] = algorithm->cost(problem_, ThisCpu(), terms.isa);
+        estimate(&entry, algorithm->cost(problem_, ThisCpu(), terms.isa));
         entry["workspace"] = algorithm->workspace(problem_, terms.isa, threads);
         entry["multiplications"] = algorithm->multiplications
                                        ? algorithm->multiplications(problem_)
@@ -120,7 +130,7 @@ class PyProblem {
     if (with_stock) {
       py::dict entry = Entry(kStockName, WhyNotStock(problem_, terms));
       if (entry["refusal"].is_none()) {
-        entry["seconds"] = StockCost(problem_, ThisCpu());
+        estimate(&entry, StockCost(problem_, ThisCpu()));
       }
       entry["is_measured"] = measured == kStockName;
       result.append(entry);
@@ -139,6 +149,14 @@ class PyProblem {
       throw py::value_error(error);
     }
     return choice.Name();
+  }
+
+  std::vector<float> Features() const {
+    return correction::FeaturesOf(problem_);
+  }
+
+  std::vector<double> Factors() const {
+    return correction::FactorsOf(problem_);
   }
 
   std::string Key() const { return KeyOf(problem_); }
@@ -352,6 +370,8 @@ PYBIND11_MODULE(_core, m) {
       .def("explain", &PyProblem::Explain, py::arg("isa") = "",
            py::arg("algorithm") = "auto", py::arg("threads") = 1,
            py::arg("deterministic") = false, py::arg("with_stock") = false)
+      .def("features", &PyProblem::Features)
+      .def("factors", &PyProblem::Factors)
       .def("choose", &PyProblem::ChooseName, py::arg("isa") = "",
            py::arg("algorithm") = "auto", py::arg("threads") = 1,
            py::arg("deterministic") = false, py::arg("with_stock") = false)

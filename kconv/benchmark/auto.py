@@ -280,8 +280,8 @@ def run(seed=0, count=200, passes=PASSES, dtypes=None, threads=2, csv=None, json
     if not console.is_terminal:
         # The table is wide, and a file has no edge.
         console = Console(width=160)
-    environment = _environment(seed, threads)
-    for name, value in environment.items():
+    settings_ = environment(seed, threads)
+    for name, value in settings_.items():
         console.print(f"{name}: {value}", highlight=False)
     watch = NoiseWatch(fixed_work)
     verdicts = []
@@ -312,7 +312,7 @@ def run(seed=0, count=200, passes=PASSES, dtypes=None, threads=2, csv=None, json
             writer.writerows(lines)
     if json:
         written = {
-            "environment": environment,
+            "environment": settings_,
             "noise": watch.verdict().to_json(),
             "rows": [
                 row(verdict)
@@ -379,7 +379,8 @@ def row(verdict):
     }
 
 
-def _environment(seed, threads):
+def environment(seed, threads):
+    """What the verdicts depend on, as a dictionary."""
     return {
         "seed": seed,
         "processor": f"{system.processors()} x {system.processor_name()}",

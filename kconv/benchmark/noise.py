@@ -115,7 +115,8 @@ class NoiseWatch:
             total, busy, stolen = (
                 b - a for a, b in zip(self._last[0], now[0], strict=True)
             )
-            mine = sum(t - self._last[1].get(pid, 0) for pid, t in now[1].items())
+            # A process that has gone counts among its parent's children now.
+            mine = sum(now[1].values()) - sum(self._last[1].values())
             self._total += total
             self._stolen += stolen
             # The two are not counted at the same moment.
@@ -152,11 +153,11 @@ def _processor_ticks(path=_PROC / "stat"):
 
 
 def _process_ticks(pid):
-    """Ticks that a process has used; zero if it is gone."""
+    """Ticks of a process and of its children that have ended; zero if it is gone."""
     try:
         words = (_PROC / str(pid) / "stat").read_text()
     except OSError:
         return 0
     # The name, in brackets, may hold blanks.
     fields = words.rpartition(")")[2].split()
-    return int(fields[11]) + int(fields[12])
+    return sum(map(int, fields[11:15]))

@@ -1,0 +1,263 @@
+"""What measurements say of the estimates: the network, and what trains it."""
+
+import importlib.util
+import json
+import math
+import os
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_walls import ROOT
+
+from kconv import builtin, dispatch, native
+from kconv.benchmark import auto, drawn
+
+FOLDER = ROOT / "csrc" / "correction"
+COUNT = 60
+
+
+@pytest.fixture(scope="module")
+def fit():
+    spec = importlib.util.spec_from_file_location("fit", FOLDER / "fit.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules[spec.name]
+
+
+@pytest.fixture(scope="module")
+def problems():
+    return [
+        dispatch.problem(
+            p.pass_, p.spec("auto"), p.input_shape, p.kernel_shape, p.dtype
+        )
+        for p in drawn.draw(5, COUNT)
+    ]
+
+
+def tables(text):
+    """The candidates and the arrays of a table of weights."""
+    names = re.search(r"kCandidates\[\] = \{(.*?)\}", text)[1]
+    arrays = {}
+    for name, height, width, body in re.findall(
+        r"float (\w+)\[(\d+)\]\[(\d+)\] = \{(.*?)\n\};", text, re.DOTALL
+    ):
+        numbers = [float(n) for n in re.findall(r"[-+.\de]+(?=f)", body)]
+        arrays[name] = np.reshape(numbers, (int(height), int(width)))
+    return re.findall(r'"(.*?)"', names), arrays
+
+
+@pytest.fixture(scope="module")
+def weights():
+    return tables((FOLDER / "avx512_onednn.inc").read_text())
+
+
+def corrections(weights, features):
+    """The network by its definition, in float64."""
+    names, arrays = weights
+    low, high = arrays["kRanges"].T
+    values = np.clip(features, low, high)
+    for name in ("First", "Second", "Last"):
+        layer = arrays[f"k{name}Layer"]
+        values = layer[:, :-1] @ values + layer[:, -1]
+        if name != "Last":
+            values = np.maximum(values, 0)
+    return dict(zip(names, np.exp(np.clip(values, -1, 1)), strict=True))
+
+
+def is_for_this_machine():
+    """Whether oneDNN runs, with AVX-512, on what is no Zen 4."""
+    core, cpu = native.core(), Path("/proc/cpuinfo").read_text()
+    is_zen4 = "AuthenticAMD" in cpu and re.search(r"cpu family\s*: 25\n", cpu)
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "all").lower()
+    return (
+        core.cpu_info()["isa"] == "avx512"
+        and core.stock_engine() == "oneDNN"
+        and not is_zen4
+        and limit.startswith(("avx512", "default", "all"))
+    )
+
+
+def problem_of(**fields):
+    given = {"pass_": "forward", "input_size": (8, 12), "kernel_size": (3, 3)}
+    given |= {"in_channels": 24, "out_channels": 32, "batch": 4}
+    return native.core().Problem(**given | fields)
+
+
+def test_the_table_is_of_all_candidates(weights, problems):
+    names, arrays = weights
+    # Of another one the estimate stays as it is.
+    assert set(names) <= {*native.core().algorithms(), builtin.NAME}
+    assert len(set(names)) == len(names)
+    assert len(arrays["kRanges"]) == len(problems[0].features())
+    assert (arrays["kRanges"][:, 0] <= arrays["kRanges"][:, 1]).all()
+    assert all(np.isfinite(array).all() for array in arrays.values())
+    # It knows what is drawn.
+    assert (np.ptp(arrays["kRanges"], axis=1) > 0).all()
+
+
+def test_features_tell_problems_apart(problems):
+    features = np.array([problem.features() for problem in problems])
+    assert np.isfinite(features).all()
+    assert len(np.unique(features, axis=0)) == len(problems)
+
+
+def test_a_feature_is_what_it_says():
+    problem = problem_of()
+    features = problem.features()
+    logarithms = [4, 96, 60, 24, 32, 24, 32, 1, 9, 3, 12, 10, 1]
+    assert features[:13] == pytest.approx([math.log2(x) for x in logarithms])
+    # Rounded up to 16: 32 and 24 of them; to 64.
+    assert features[17:21] == pytest.approx(
+        [0, math.log2(32 / 24), 1, math.log2(64 / 24)]
+    )
+    assert set(features[27:]) <= {0, 1}
+
+
+def test_the_core_computes_the_network(weights, problems):
+    known = 0
+    for problem in problems:
+        factors = problem.factors()
+        if factors:
+            expected = corrections(weights, problem.features())
+            assert factors == pytest.approx(list(expected.values()), rel=1e-3)
+            known += 1
+    assert known > 0.9 * len(problems)
+
+
+def test_estimates_are_corrected(weights, problems):
+    if not is_for_this_machine():
+        pytest.skip("The network is of oneDNN with AVX-512.")
+    seen = set()
+    for problem in problems:
+        factors = dict(zip(weights[0], problem.factors(), strict=False))
+        for row in problem.explain(with_stock=True):
+            if row["refusal"] is None:
+                assert row["correction"] == factors.get(row["algorithm"], 1)
+                seen |= {row["algorithm"]} & factors.keys()
+    assert seen == set(weights[0])
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"batch": 0},
+        {"out_channels": 1},  # fewer than any that was measured
+        {"groups": 24, "out_channels": 24, "dilation_rate": (2, 2)},
+        {"groups": 4, "input_size": (96,), "kernel_size": (3,)},
+    ],
+)
+def test_nothing_is_said_of_what_was_never_seen(fields):
+    problem = problem_of(**fields)
+    assert problem.factors() == []
+    for row in problem.explain(with_stock=True):
+        assert row["refusal"] is not None or row["correction"] == 1
+
+
+def test_sizes_beyond_what_was_seen_count_as_the_largest(weights):
+    low, high = weights[1]["kRanges"].T
+    problem = problem_of(batch=4096)
+    assert problem.features()[0] > high[0]
+    assert (problem.features() >= low).all()
+    assert problem.factors() == pytest.approx(
+        list(corrections(weights, problem.features()).values()), rel=1e-3
+    )
+
+
+def test_no_correction_elsewhere(problems):
+    isas = [isa for isa in native.core().isas() if isa != "avx512"]
+    for problem in problems:
+        for isa in isas if is_for_this_machine() else native.core().isas():
+            for row in problem.explain(isa=isa, with_stock=True):
+                assert row["refusal"] is not None or row["correction"] == 1
+
+
+def test_what_is_chosen_has_the_lowest_estimate(problems):
+    for problem in problems:
+        rows = [r for r in problem.explain(with_stock=True) if r["refusal"] is None]
+        least = min(rows, key=lambda row: row["seconds"])
+        assert problem.choose(with_stock=True) == least["algorithm"]
+
+
+def test_empty_problems_are_chosen_for():
+    assert problem_of(batch=0).choose() in native.core().algorithms()
+
+
+# Training.
+
+
+@pytest.fixture(scope="module")
+def measured(fit):
+    """Two candidates that take the same, and formulas that get one of them wrong."""
+    generator = np.random.default_rng(3)
+    features = generator.uniform(0, 8, (400, 5))
+    seconds = np.stack([features[:, 0], features[:, 1]], axis=1) / 4
+    wrong = np.stack([seconds[:, 0], seconds[:, 1] + features[:, 2] / 4 - 1], axis=1)
+    rest = len(fit.CANDIDATES) - 2
+    pad = np.full((400, rest), np.inf)
+    return fit.Measured(
+        features,
+        np.hstack([wrong, pad]),
+        np.hstack([seconds, np.full((400, rest), 9.0)]),
+        np.hstack([np.ones((400, 2), bool), np.zeros((400, rest), bool)]),
+        seconds[:, 1],
+    )
+
+
+def test_networks_learn_what_formulas_miss(fit, measured):
+    train, test = measured.at(slice(300)), measured.at(slice(300, 400))
+    network = fit.learn(train, 0, units=16, steps=300)
+    student = fit.distil([network], train.features, units=16, steps=300)
+    before = fit.score(test, 0)
+    for taught in (network, student):
+        right, lost = fit.score(test, taught(test.features))
+        assert right > before[0] + 0.1
+        assert lost < before[1]
+    # What is written computes the same.
+    name = fit.CANDIDATES[1]
+    written = tables(fit.text(student, []))
+    for row in test.features[:10]:
+        told = math.log(corrections(written, row)[name])
+        assert told == pytest.approx(student(row[None])[0][1], abs=0.01)
+
+
+def test_files_are_read(fit, tmp_path):
+    rows = [
+        {"problem": str(p), "seconds": {"gemm": 1e-3, "direct": 2e-3, "stock": 3e-3}}
+        for p in drawn.draw(9, 3)
+    ]
+    path = tmp_path / "auto.json"
+    here = auto.environment(9, fit.THREADS)
+    path.write_text(json.dumps({"environment": here, "rows": rows}))
+    told = fit.read([path])
+    assert told.features.shape[0] == 3
+    gemm = fit.CANDIDATES.index("gemm")
+    assert told.seconds[:, gemm] == pytest.approx(np.log([1e-3] * 3))
+    assert told.stock == pytest.approx(np.log([3e-3] * 3))
+    # Nobody measured these: hopeless ones.
+    grouped = fit.CANDIDATES.index("grouped")
+    assert not told.is_measured[:, grouped].any()
+    assert told.seconds[:, grouped] == pytest.approx(np.log([fit.HOPELESS * 1e-3] * 3))
+    # A candidate that stock's kernel refuses is none.
+    assert np.isinf(told.estimates[:, fit.CANDIDATES.index(builtin.NAME)]).all()
+
+    rows[0]["problem"] = "another"
+    path.write_text(json.dumps({"environment": here, "rows": rows}))
+    with pytest.raises(SystemExit, match=r"drawn now.*Received: another"):
+        fit.read([path])
+    there = here | {"processor": "another"}
+    path.write_text(json.dumps({"environment": there, "rows": rows}))
+    with pytest.raises(SystemExit, match=r"that is here.*Received: another"):
+        fit.read([path])
+
+
+def test_the_command_tells_how_to_use_it(fit, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["fit.py", "--help"])
+    with pytest.raises(SystemExit) as ended:
+        fit.main()
+    assert ended.value.code == 0
+    assert "--folds" in capsys.readouterr().out
