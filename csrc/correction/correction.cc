@@ -19,6 +19,7 @@ static_assert(std::size(kSecondLayer[0]) == std::size(kFirstLayer) + 1);
 static_assert(std::size(kLastLayer[0]) == std::size(kSecondLayer) + 1);
 static_assert(std::size(kCandidates) == std::size(kLastLayer));
 
+// Whatever it says of a problem that is new to it must not ruin the choice.
 constexpr float kMostLogarithm = 1.0f;
 
 template <size_t kUnits, size_t kInputs>
