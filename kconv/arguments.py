@@ -1,6 +1,7 @@
 """Types of arguments on the command line."""
 
 import argparse
+import math
 import os
 import pathlib
 
@@ -10,6 +11,14 @@ def positive(text):
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"must be positive. Received: {text}")
+    return number
+
+
+def factor(text):
+    """A finite float of at least 1."""
+    number = float(text)
+    if not 1 <= number < math.inf:
+        raise argparse.ArgumentTypeError(f"must be at least 1. Received: {text}")
     return number
 
 

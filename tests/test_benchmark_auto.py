@@ -2,6 +2,7 @@
 
 import collections
 import csv
+import itertools
 import json
 
 import pytest
@@ -138,7 +139,7 @@ def test_the_command_writes_verdicts(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(auto, "_TURNS", 1)
     monkeypatch.setattr(auto, "_MORE_TURNS", 1)
     monkeypatch.setattr(auto, "_RERUNS", 1)
-    monkeypatch.setattr(auto, "draw", lambda seed, count, *rest: [SMALL] * count)
+    monkeypatch.setattr(auto, "stream", lambda *rest: itertools.repeat(SMALL))
     files = {kind: tmp_path / f"auto.{kind}" for kind in ("csv", "json")}
     options = [f"--{kind}={path}" for kind, path in files.items()]
     threads = []
@@ -156,3 +157,28 @@ def test_the_command_writes_verdicts(monkeypatch, capsys, tmp_path):
     written = json.loads(files["json"].read_text())
     assert written["environment"]["seed"] == 3
     assert set(written["rows"][0]["seconds"]) == {*written["rows"][0]["estimates"]}
+
+
+def test_close_choices_alone_can_be_asked_for(monkeypatch, capsys):
+    def verdict(problem):
+        return auto.Verdict(problem, "direct", {}, {"direct": 1.0})
+
+    monkeypatch.setattr(auto, "judge", verdict)
+    words = ["bench", "auto", "--seed", "7", "--count", "4", "--close", "1.2"]
+    judged = []
+    monkeypatch.setattr(auto, "table", lambda verdicts: judged.extend(verdicts) or "")
+    assert cli.main(words) == 0
+    close = []
+    for problem in drawn.draw(7, COUNT):
+        rows = auto._explain(problem).candidates
+        best, second, *_ = sorted(row.seconds for row in rows if not row.refusal)
+        close += [problem] * (second / best <= 1.2)
+    assert [verdict.problem for verdict in judged] == close[:4]
+    assert 4 < len(close) < COUNT
+    monkeypatch.setattr(auto, "MOST_DRAWN", 3)
+    assert len(auto.run(seed=7, close=99.0)) == 3
+    assert auto.run(seed=7, close=1.0) == []
+    assert "No convolution was judged" in capsys.readouterr().out
+    for wrong in ("0.9", "nan", "inf"):
+        with pytest.raises(SystemExit):
+            cli.main([*words[:-1], wrong])

@@ -205,13 +205,16 @@ def measured(fit):
         np.hstack([seconds, np.full((400, rest), 9.0)]),
         np.hstack([np.ones((400, 2), bool), np.zeros((400, rest), bool)]),
         seconds[:, 1],
+        np.arange(400) % 4 == 0,
     )
 
 
 def test_networks_learn_what_formulas_miss(fit, measured):
     train, test = measured.at(slice(300)), measured.at(slice(300, 400))
     network = fit.learn(train, 0, units=16, steps=300)
-    student = fit.distil([network], train.features, units=16, steps=300)
+    student = fit.distil(
+        [network], train.features, train.estimates, units=16, steps=300
+    )
     before = fit.score(test, 0)
     for taught in (network, student):
         right, lost = fit.score(test, taught(test.features))
@@ -225,16 +228,45 @@ def test_networks_learn_what_formulas_miss(fit, measured):
         assert told == pytest.approx(student(row[None])[0][1], abs=0.01)
 
 
+def test_close_problems_only_train(fit, measured, monkeypatch, capsys):
+    judged, trained = [], []
+
+    class Silent:
+        def __call__(self, features):
+            return np.zeros((len(features), len(fit.CANDIDATES)))
+
+    def learn(part, seed):
+        trained.append(int(part.is_close.sum()))
+        return Silent()
+
+    def score(part, corrections):
+        judged.append((len(part.features), int(part.is_close.sum())))
+        assert corrections.shape == part.estimates.shape
+        return 0.5, 0.25
+
+    monkeypatch.setattr(fit, "learn", learn)
+    monkeypatch.setattr(fit, "distil", lambda *arguments: Silent())
+    monkeypatch.setattr(
+        fit, "unmeasured", lambda: (measured.features[:1], measured.estimates[:1])
+    )
+    monkeypatch.setattr(fit, "score", score)
+    fit.judge(measured, 3)
+    assert trained == [100] * 3 * fit.TEACHERS
+    assert judged == [(300, 0)] * 4
+    assert "50.0% right, 25.0% lost to stock" in capsys.readouterr().out
+
+
 def test_files_are_read(fit, tmp_path):
     rows = [
         {"problem": str(p), "seconds": {"gemm": 1e-3, "direct": 2e-3, "stock": 3e-3}}
-        for p in drawn.draw(9, 3)
+        for p in drawn.draw(9, 5)[::2]  # as with `--close`
     ]
     path = tmp_path / "auto.json"
     here = auto.environment(9, fit.THREADS)
     path.write_text(json.dumps({"environment": here, "rows": rows}))
     told = fit.read([path])
     assert told.features.shape[0] == 3
+    assert not told.is_close.any()
     gemm = fit.CANDIDATES.index("gemm")
     assert told.seconds[:, gemm] == pytest.approx(np.log([1e-3] * 3))
     assert told.stock == pytest.approx(np.log([3e-3] * 3))
@@ -244,6 +276,11 @@ def test_files_are_read(fit, tmp_path):
     assert told.seconds[:, grouped] == pytest.approx(np.log([fit.HOPELESS * 1e-3] * 3))
     # A candidate that stock's kernel refuses is none.
     assert np.isinf(told.estimates[:, fit.CANDIDATES.index(builtin.NAME)]).all()
+
+    close = tmp_path / "close.json"
+    here_close = here | {auto.CLOSER: 1.3}
+    close.write_text(json.dumps({"environment": here_close, "rows": rows}))
+    assert fit.read([path, close]).is_close.tolist() == [False] * 3 + [True] * 3
 
     rows[0]["problem"] = "another"
     path.write_text(json.dumps({"environment": here, "rows": rows}))

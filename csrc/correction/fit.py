@@ -6,10 +6,13 @@ corrected estimates make, made smooth, and the distance of their logarithms from
 measured ones.
 
     kconv bench auto --seed 1 --count 200 --json 1.json
+    kconv bench auto --seed 2 --count 200 --close 1.3 --json 2.json
     python csrc/correction/fit.py 1.json 2.json ... [--folds 5]
 
-With `--folds` it writes nothing and tells how networks choose for problems that they
-were not trained on. Who changes a formula of the estimates trains anew.
+Problems whose two best estimates are close, which `--close` asks for, teach more than
+others. With `--folds` nothing is written, but told how networks choose for problems
+that they were not trained on; the close ones only train them then, for a score is of
+all. Who changes a formula of the estimates trains anew.
 
 Source of the idea: T. Chen et al., Learning to Optimize Tensor Programs,
 https://arxiv.org/abs/1805.08166.
@@ -17,8 +20,10 @@ https://arxiv.org/abs/1805.08166.
 
 import argparse
 import dataclasses
+import itertools
 import json
 import os
+import textwrap
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -30,7 +35,7 @@ from rich.progress import track
 from kconv import builtin, dispatch
 from kconv.benchmark import auto
 from kconv.benchmark.auto import STOCK, TOLERANCE
-from kconv.benchmark.drawn import draw
+from kconv.benchmark.drawn import MOST_DRAWN, draw, stream
 
 WRITTEN = Path(__file__).with_name("avx512_onednn.inc")
 CANDIDATES = (
@@ -45,7 +50,7 @@ STEPS = 800
 # Several networks err less than one, and one learns from them what they say of more
 # problems than anybody measured.
 TEACHERS = 5
-TAUGHT = 4000, 1_000_000  # so many, of this seed
+TAUGHT = 16_000, 1_000_000  # so many, of this seed
 # What a choice is worse by is smoothed by so much, in the logarithm of seconds.
 TEMPERATURE = 0.1
 # It rounds more, and so must win clearly; not in the filter gradient (winograd.cc).
@@ -64,6 +69,7 @@ class Measured:
         seconds: Logarithms of seconds, where `is_measured`.
         is_measured: Bool array.
         stock: Logarithms of stock's seconds, NaN where it has none.
+        is_close: Bool array: of a file that leaves out what is easily chosen for.
     """
 
     features: np.ndarray
@@ -71,6 +77,7 @@ class Measured:
     seconds: np.ndarray
     is_measured: np.ndarray
     stock: np.ndarray
+    is_close: np.ndarray
 
     def at(self, rows):
         """The same of some problems."""
@@ -89,15 +96,19 @@ class Measured:
 
 def read(paths):
     """What files of `kconv bench auto` tell, as `Measured`."""
-    rows = []
+    rows, is_close = [], []
     for path in paths:
         told = json.loads(Path(path).read_text())
         _check_environment(path, told["environment"])
-        drawn = draw(told["environment"]["seed"], len(told["rows"]))
-        for problem, row in zip(drawn, told["rows"], strict=True):
-            if str(problem) != row["problem"]:
+        is_close += [auto.CLOSER in told["environment"]] * len(told["rows"])
+        # Among those drawn were some that `--close` left out.
+        drawn = itertools.islice(stream(told["environment"]["seed"]), MOST_DRAWN)
+        for row in told["rows"]:
+            named = (problem for problem in drawn if str(problem) == row["problem"])
+            problem = next(named, None)
+            if problem is None:
                 raise SystemExit(
-                    f"{path} must be of the problems that are drawn now: {problem}."
+                    f"{path} must be of problems that are drawn now, in this order."
                     f" Received: {row['problem']}"
                 )
             rows.append(_row(problem, row["seconds"]))
@@ -106,7 +117,9 @@ def read(paths):
     is_measured = ~np.isnan(seconds)
     hopeless = np.nanmin(seconds, axis=1, keepdims=True) + np.log(HOPELESS)
     seconds = np.where(is_measured, seconds, hopeless)
-    return Measured(features, estimates, seconds, is_measured, stock)
+    return Measured(
+        features, estimates, seconds, is_measured, stock, np.array(is_close)
+    )
 
 
 def _check_environment(path, told):
@@ -130,22 +143,31 @@ def _native(problem):
     )
 
 
-def _row(problem, seconds):
-    native = _native(problem)
+def _estimates(native):
+    """Seconds of each candidate that does not refuse, as the formulas tell them."""
     told = native.explain(algorithm=dispatch.AUTO, threads=THREADS, with_stock=True)
-    if problem.pass_ != "filter_gradient":
-        seconds = {name: seconds[name] * HANDICAPS.get(name, 1) for name in seconds}
-    estimates = {
+    return {
         row["algorithm"]: row["seconds"] / row["correction"]
         for row in told
         if row["refusal"] is None
     }
+
+
+def _logarithms(seconds, otherwise):
+    return [np.log(seconds.get(name, otherwise)) for name in CANDIDATES]
+
+
+def _row(problem, seconds):
+    native = _native(problem)
+    if problem.pass_ != "filter_gradient":
+        seconds = {name: seconds[name] * HANDICAPS.get(name, 1) for name in seconds}
+    estimates = _estimates(native)
     if builtin.NAME not in seconds:  # refused, or not worth a call
         estimates.pop(builtin.NAME, None)
     return (
         native.features(),
-        [np.log(estimates.get(name, np.inf)) for name in CANDIDATES],
-        [np.log(seconds.get(name, np.nan)) for name in CANDIDATES],
+        _logarithms(estimates, np.inf),
+        _logarithms(seconds, np.nan),
         np.log(seconds.get(builtin.NAME, seconds.get(STOCK, np.nan))),
     )
 
@@ -233,22 +255,37 @@ def learn(measured, seed, units=UNITS, steps=STEPS):
     return network.minimize(loss, measured.features, 0.3, steps)
 
 
-def distil(teachers, features, units=UNITS, steps=3 * STEPS):
+def distil(teachers, features, estimates, units=UNITS, steps=3 * STEPS):
     """One `Network` that says what several say on average."""
     wanted = sum(teacher(features) for teacher in teachers) / len(teachers)
-    wanted = tf.constant(wanted, tf.float32)
+    # Of a candidate that is slow, or refuses, it need not know much.
+    told = estimates + wanted
+    weight = np.exp(told.min(axis=1, keepdims=True) - told)
+    wanted, weight = (tf.constant(c, tf.float32) for c in (wanted, weight))
 
     def loss(corrections):
-        return tf.reduce_mean(tf.square(corrections - wanted))
+        return tf.reduce_mean(weight * tf.square(corrections - wanted))
 
     network = Network(features, units, "relu", 0, 0)
     return network.minimize(loss, features, 0.003, steps)
 
 
 def unmeasured():
-    """Features of problems that nobody measured."""
+    """Features and estimates of problems that nobody measured."""
     count, seed = TAUGHT
-    return np.array([_native(problem).features() for problem in draw(seed, count)])
+    natives = [_native(problem) for problem in draw(seed, count)]
+    return (
+        np.array([native.features() for native in natives]),
+        np.array([_logarithms(_estimates(native), np.inf) for native in natives]),
+    )
+
+
+def taught_by(teachers, measured, more):
+    """A network `distil`led for what was measured, and for what `unmeasured` tells."""
+    known = measured.features, measured.estimates
+    return distil(
+        teachers, *(np.vstack(pair) for pair in zip(known, more, strict=True))
+    )
 
 
 def score(measured, corrections):
@@ -264,6 +301,8 @@ def judge(measured, folds):
     """Prints the scores of networks for what they were not trained on."""
     more = unmeasured()
     fold = np.random.default_rng(0).integers(0, folds, len(measured.features))
+    judged = ~measured.is_close
+    fold[~judged] = -1  # in no part
     alone, together = np.zeros((2, *measured.estimates.shape))
     distilled = np.zeros_like(alone)
     for i in track(range(folds), "Training"):
@@ -271,27 +310,25 @@ def judge(measured, folds):
         networks = [learn(rest, seed) for seed in range(TEACHERS)]
         each = [network(measured.features[part]) for network in networks]
         alone[part], together[part] = each[0], sum(each) / len(each)
-        student = distil(networks, np.vstack([rest.features, more]))
+        student = taught_by(networks, rest, more)
         distilled[part] = student(measured.features[part])
     for name, corrections in (
-        ("the formulas", 0),
+        ("the formulas", np.zeros_like(alone)),
         ("a network", alone),
         (f"{TEACHERS} networks", together),
         ("distilled", distilled),
     ):
-        right, lost = score(measured, corrections)
+        right, lost = score(measured.at(judged), corrections[judged])
         print(f"{name}: {right:.1%} right, {lost:.1%} lost to stock")
 
 
 def text(network, files):
     """What is included by correction.cc."""
     names = ", ".join(f'"{name}"' for name in CANDIDATES)
-    seeds = " ".join(
-        str(json.loads(Path(f).read_text())["environment"]["seed"]) for f in files
-    )
+    seeds = textwrap.wrap(", ".join(map(_seed, files)), 70)
     lines = [
-        "// Written by fit.py from `kconv bench auto` of the seeds",
-        f"// {seeds}: not to be edited.",
+        "// Written by fit.py, not to be edited, from `kconv bench auto` of the seeds",
+        *(f"// {line}" for line in seeds),
         "// clang-format off",
         f"constexpr const char* kCandidates[] = {{{names}}};",
     ]
@@ -306,6 +343,12 @@ def text(network, files):
         lines += [f"    {{{', '.join(map(_number, row))}}}," for row in table]
         lines.append("};")
     return "\n".join([*lines, "// clang-format on", ""])
+
+
+def _seed(path):
+    told = json.loads(Path(path).read_text())["environment"]
+    close = f" (--close {told[auto.CLOSER]})" if auto.CLOSER in told else ""
+    return f"{told['seed']}{close}"
 
 
 def _number(value):
@@ -326,7 +369,7 @@ def main():
         return
     seeds = track(range(TEACHERS), "Training")
     teachers = [learn(measured, seed) for seed in seeds]
-    network = distil(teachers, np.vstack([measured.features, unmeasured()]))
+    network = taught_by(teachers, measured, unmeasured())
     WRITTEN.write_text(text(network, arguments.files))
 
 

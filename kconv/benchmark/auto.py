@@ -2,6 +2,7 @@
 
 import csv as csv_format
 import dataclasses
+import itertools
 import json as json_format
 import random
 import statistics
@@ -14,7 +15,7 @@ from rich.table import Table
 
 from kconv import builtin, dispatch, native, ops, runtime, settings, system
 from kconv.benchmark.calls import in_sequence, random_operands, repetitions
-from kconv.benchmark.drawn import draw
+from kconv.benchmark.drawn import MOST_DRAWN, stream
 from kconv.benchmark.noise import NoiseWatch
 from kconv.benchmark.problems import PASSES
 from kconv.benchmark.race import WATCH_COUNT, WATCH_SIZE
@@ -28,6 +29,9 @@ TOLERANCE = 1.1
 # What is so near to that, or beyond it, is asked for again. Were it only what is
 # beyond, chance could make wrong choices right, but not right ones wrong.
 _DOUBTFUL = 1.05
+
+# In the environment of a file that has only such problems, beside the factor.
+CLOSER = "estimates closer than"
 
 # What stock is called where kconv's "builtin" refuses: the way of Keras's layers.
 STOCK = "stock"
@@ -183,10 +187,14 @@ def _race(runs, operands, turns, chosen):
     return times
 
 
+def _accepted(told):
+    rows = dispatch.allowed(told.candidates, settings.heeded_name(dispatch.AUTO))
+    return [row for row in rows if row.refusal is None]
+
+
 def _calls(problem, told):
     """A function of the two operands for each candidate that is worth it."""
-    rows = dispatch.allowed(told.candidates, settings.heeded_name(dispatch.AUTO))
-    rows = [row for row in rows if row.refusal is None]
+    rows = _accepted(told)
     least = min(row.seconds for row in rows)
     calls = {
         row.algorithm: _call(problem, row.algorithm)
@@ -255,7 +263,22 @@ def _stock(problem):
     return call
 
 
-def run(seed=0, count=200, passes=PASSES, dtypes=None, threads=2, csv=None, json=None):
+def is_close(problem, factor):
+    """Whether the second best estimate is at most so many times the best."""
+    best, *others = sorted(row.seconds for row in _accepted(_explain(problem)))
+    return bool(others) and others[0] <= factor * best
+
+
+def run(
+    seed=0,
+    count=200,
+    passes=PASSES,
+    dtypes=None,
+    threads=2,
+    close=None,
+    csv=None,
+    json=None,
+):
     """Judges the choices for random problems, and prints what is wrong with them.
 
     Interrupted, it prints what it has.
@@ -263,9 +286,10 @@ def run(seed=0, count=200, passes=PASSES, dtypes=None, threads=2, csv=None, json
     Args:
         seed: Int, of the problems.
         count: Int, how many problems.
-        passes: As in `draw`.
-        dtypes: As in `draw`.
+        passes: As in `stream`.
+        dtypes: As in `stream`.
         threads: Threads of TensorFlow's pool within an operation.
+        close: None, or a factor: only of problems that `is_close` tells to be so.
         csv: None, or a path to write the verdicts to.
         json: None, or a path to write the verdicts and the settings to.
 
@@ -281,6 +305,11 @@ def run(seed=0, count=200, passes=PASSES, dtypes=None, threads=2, csv=None, json
         # The table is wide, and a file has no edge.
         console = Console(width=160)
     settings_ = environment(seed, threads)
+    problems = stream(seed, passes, dtypes)
+    if close is not None:
+        settings_[CLOSER] = close
+        looked_through = itertools.islice(problems, MOST_DRAWN)
+        problems = (p for p in looked_through if is_close(p, close))
     for name, value in settings_.items():
         console.print(f"{name}: {value}", highlight=False)
     watch = NoiseWatch(fixed_work)
@@ -288,7 +317,7 @@ def run(seed=0, count=200, passes=PASSES, dtypes=None, threads=2, csv=None, json
     with Progress(console=console, transient=True) as progress:
         task = progress.add_task("", total=count)
         try:
-            for problem in draw(seed, count, passes, dtypes):
+            for problem in itertools.islice(problems, count):
                 progress.update(task, description=str(problem))
                 watch.sample()
                 verdicts.append(judge(problem))
@@ -297,7 +326,9 @@ def run(seed=0, count=200, passes=PASSES, dtypes=None, threads=2, csv=None, json
             progress.stop()
             console.print(f"Interrupted after {len(verdicts)} problems.")
     watch.sample()
-    if verdicts:
+    if not verdicts:
+        console.print("No convolution was judged.")
+    else:
         console.print(table(verdicts))
         for line in summary(verdicts):
             console.print(line, highlight=False)

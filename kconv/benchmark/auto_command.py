@@ -2,7 +2,7 @@
 
 import argparse
 
-from kconv.arguments import output, positive
+from kconv.arguments import factor, output, positive
 from kconv.benchmark.problems import DTYPES, PASSES
 
 
@@ -33,6 +33,14 @@ def add(subjects):
         help="types to draw from (default: mostly float32)",
     )
     add_argument("--threads", type=positive, default=2, help="within an operation")
+    add_argument(
+        "--close",
+        type=factor,
+        metavar="FACTOR",
+        default=argparse.SUPPRESS,
+        help="only convolutions whose two best estimates are within this factor, which"
+        " teach the estimates most",
+    )
     for kind in ("csv", "json"):
         add_argument(
             f"--{kind}",
@@ -52,6 +60,7 @@ def _run(options):
         passes=options.passes,
         dtypes=getattr(options, "dtype", None),
         threads=options.threads,
+        close=getattr(options, "close", None),
         csv=getattr(options, "csv", None),
         json=getattr(options, "json", None),
     )

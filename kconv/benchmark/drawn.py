@@ -1,6 +1,7 @@
 """Convolutions drawn at random, of the kinds and sizes that image networks have."""
 
 import dataclasses
+import itertools
 import math
 import random
 
@@ -8,6 +9,9 @@ from kconv.benchmark.problems import DTYPES, PASSES
 from kconv.spec import conv_spec
 
 BATCHES = (1, 2, 4, 8, 16, 32)
+
+# So many are looked through where only some are wanted.
+MOST_DRAWN = 20_000
 
 # Longer ones would take most of the time, and are the least in doubt.
 _MOST_MACS = 6e9
@@ -95,24 +99,25 @@ class Drawn:
         return ", ".join(words)
 
 
-def draw(seed, count, passes=PASSES, dtypes=None):
-    """Draws problems.
+def stream(seed, passes=PASSES, dtypes=None):
+    """Draws problems without end.
 
     Args:
         seed: Int; the same one gives the same problems.
-        count: Int, how many.
         passes: Names of passes to draw from.
         dtypes: Names of types to draw from; by default mostly float32.
 
-    Returns:
-        A list of `Drawn`, as many of each kind as of any other, but for the remainder.
+    Yields:
+        A `Drawn` of each kind in turn.
     """
     generator = random.Random(seed)
-    kinds = list(KINDS)
-    return [
-        _fitting(generator, kinds[i % len(kinds)], passes, dtypes or _DTYPES)
-        for i in range(count)
-    ]
+    for kind in itertools.cycle(KINDS):
+        yield _fitting(generator, kind, passes, dtypes or _DTYPES)
+
+
+def draw(seed, count, passes=PASSES, dtypes=None):
+    """A list of the first `count` problems of `stream`."""
+    return list(itertools.islice(stream(seed, passes, dtypes), count))
 
 
 # Float32 is what nearly all train and serve with on a CPU.
