@@ -177,10 +177,16 @@ bool IsDepthwise(const ConvShape& s) {
 }
 
 // What computes it: oneDNN knows no float64, and of depthwise convolutions with
-// several filters a channel it takes none, or no faster than Eigen.
+// several filters a channel it takes none, or no faster than Eigen. Its float16
+// filter gradient of three dimensions is a reference kernel, slow as Eigen's.
 bool IsOneDnn(const Problem& problem) {
+  const ConvShape& s = problem.shape;
+  if (problem.dtype == DType::kFloat16 && s.spatial_dims == 3 &&
+      problem.pass == Pass::kFilterGradient) {
+    return false;
+  }
   return ThisEngine().is_onednn && problem.dtype != DType::kFloat64 &&
-         !(IsDepthwise(problem.shape) && problem.shape.GroupOutChannels() > 1);
+         !(IsDepthwise(s) && s.GroupOutChannels() > 1);
 }
 
 // Whether what it takes is known of AVX-512 itself. All else is reckoned by

@@ -18,7 +18,9 @@ def factor(text):
     """A finite float of at least 1."""
     number = float(text)
     if not 1 <= number < math.inf:
-        raise argparse.ArgumentTypeError(f"must be at least 1. Received: {text}")
+        raise argparse.ArgumentTypeError(
+            f"must be finite, at least 1. Received: {text}"
+        )
     return number
 
 

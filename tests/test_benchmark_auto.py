@@ -8,7 +8,7 @@ import json
 import pytest
 import tensorflow as tf
 
-from kconv import cli
+from kconv import cli, runtime
 from kconv.benchmark import auto, drawn
 from kconv.benchmark.problems import PASSES
 
@@ -160,25 +160,30 @@ def test_the_command_writes_verdicts(monkeypatch, capsys, tmp_path):
 
 
 def test_close_choices_alone_can_be_asked_for(monkeypatch, capsys):
-    def verdict(problem):
+    judged = []
+
+    def judge(problem):
+        judged.append(problem)
         return auto.Verdict(problem, "direct", {}, {"direct": 1.0})
 
-    monkeypatch.setattr(auto, "judge", verdict)
-    words = ["bench", "auto", "--seed", "7", "--count", "4", "--close", "1.2"]
-    judged = []
-    monkeypatch.setattr(auto, "table", lambda verdicts: judged.extend(verdicts) or "")
+    monkeypatch.setattr(auto, "judge", judge)
+    threads = f"--threads={runtime.threads()}"
+    words = ["bench", "auto", "--seed=7", "--count=4", threads, "--close", "1.2"]
     assert cli.main(words) == 0
     close = []
     for problem in drawn.draw(7, COUNT):
         rows = auto._explain(problem).candidates
         best, second, *_ = sorted(row.seconds for row in rows if not row.refusal)
         close += [problem] * (second / best <= 1.2)
-    assert [verdict.problem for verdict in judged] == close[:4]
+    assert judged == close[:4]
     assert 4 < len(close) < COUNT
     monkeypatch.setattr(auto, "MOST_DRAWN", 3)
-    assert len(auto.run(seed=7, close=99.0)) == 3
-    assert auto.run(seed=7, close=1.0) == []
-    assert "No convolution was judged" in capsys.readouterr().out
+    few = {"seed": 7, "threads": runtime.threads(), "count": 5}
+    assert len(auto.run(close=99.0, **few)) == 3
+    assert auto.run(close=1.0, **few) == []
+    told = capsys.readouterr().out
+    for count in (0, 3):
+        assert f"{count} of 5 convolutions were judged" in told
     for wrong in ("0.9", "nan", "inf"):
         with pytest.raises(SystemExit):
             cli.main([*words[:-1], wrong])

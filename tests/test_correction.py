@@ -228,6 +228,34 @@ def test_networks_learn_what_formulas_miss(fit, measured):
         assert told == pytest.approx(student(row[None])[0][1], abs=0.01)
 
 
+def test_what_is_taught_beyond_measurements(fit, monkeypatch):
+    monkeypatch.setattr(fit, "TAUGHT", (40, 5))
+    features, estimates = fit.unmeasured()
+    problems = drawn.draw(5, 40)
+    assert estimates.shape == (40, len(fit.CANDIDATES))
+    assert np.isfinite(estimates.min(axis=1)).all()
+    of_stock = estimates[:, fit.CANDIDATES.index(builtin.NAME)]
+    grouped = [p.kind == "grouped" for p in problems]
+    assert np.isinf(of_stock[grouped]).all()
+    assert np.isfinite(of_stock).any()
+    for row, problem in zip(features, problems, strict=True):
+        assert (row == fit._native(problem).features()).all()
+
+
+def test_slow_candidates_are_not_taught(fit):
+    """With two that take turns in being slow, and a teacher of noise."""
+    generator = np.random.default_rng(1)
+    shape = 300, len(fit.CANDIDATES)
+    features = generator.uniform(0, 8, (300, 5))
+    wanted = generator.uniform(-0.5, 0.5, shape)
+    estimates = np.where(np.arange(shape[1]) < 2, 0.0, np.inf) * np.ones(shape)
+    estimates[:150, 1] = estimates[150:, 0] = 9
+    student = fit.distil([lambda _: wanted], features, estimates, units=16, steps=200)
+    wrong = np.square(student(features) - wanted)
+    fast, slow = np.exp(-estimates) > 0.5, estimates == 9
+    assert wrong[fast].mean() < 0.8 * wrong[slow].mean()
+
+
 def test_close_problems_only_train(fit, measured, monkeypatch, capsys):
     judged, trained = [], []
 
@@ -236,11 +264,11 @@ def test_close_problems_only_train(fit, measured, monkeypatch, capsys):
             return np.zeros((len(features), len(fit.CANDIDATES)))
 
     def learn(part, seed):
-        trained.append(int(part.is_close.sum()))
+        trained.append(int(part.of_close.sum()))
         return Silent()
 
     def score(part, corrections):
-        judged.append((len(part.features), int(part.is_close.sum())))
+        judged.append((len(part.features), int(part.of_close.sum())))
         assert corrections.shape == part.estimates.shape
         return 0.5, 0.25
 
@@ -253,20 +281,20 @@ def test_close_problems_only_train(fit, measured, monkeypatch, capsys):
     fit.judge(measured, 3)
     assert trained == [100] * 3 * fit.TEACHERS
     assert judged == [(300, 0)] * 4
+    with pytest.raises(SystemExit, match="Received: none"):
+        fit.judge(measured.at(measured.of_close), 3)
     assert "50.0% right, 25.0% lost to stock" in capsys.readouterr().out
 
 
 def test_files_are_read(fit, tmp_path):
-    rows = [
-        {"problem": str(p), "seconds": {"gemm": 1e-3, "direct": 2e-3, "stock": 3e-3}}
-        for p in drawn.draw(9, 5)[::2]  # as with `--close`
-    ]
+    seconds = {"gemm": 1e-3, "direct": 2e-3, "stock": 3e-3}
+    rows = [{"problem": str(p), "seconds": seconds} for p in drawn.draw(9, 3)]
     path = tmp_path / "auto.json"
     here = auto.environment(9, fit.THREADS)
     path.write_text(json.dumps({"environment": here, "rows": rows}))
     told = fit.read([path])
     assert told.features.shape[0] == 3
-    assert not told.is_close.any()
+    assert not told.of_close.any()
     gemm = fit.CANDIDATES.index("gemm")
     assert told.seconds[:, gemm] == pytest.approx(np.log([1e-3] * 3))
     assert told.stock == pytest.approx(np.log([3e-3] * 3))
@@ -278,9 +306,16 @@ def test_files_are_read(fit, tmp_path):
     assert np.isinf(told.estimates[:, fit.CANDIDATES.index(builtin.NAME)]).all()
 
     close = tmp_path / "close.json"
-    here_close = here | {auto.CLOSER: 1.3}
-    close.write_text(json.dumps({"environment": here_close, "rows": rows}))
-    assert fit.read([path, close]).is_close.tolist() == [False] * 3 + [True] * 3
+    some = [{"problem": str(p), "seconds": seconds} for p in drawn.draw(8, 5)[::2]]
+    within = auto.environment(8, fit.THREADS) | {auto.CLOSE: 1.3}
+    close.write_text(json.dumps({"environment": within, "rows": some}))
+    assert fit.read([path, close]).of_close.tolist() == [False] * 3 + [True] * 3
+    with pytest.raises(SystemExit, match=r"another seed.*Received: 9"):
+        fit.read([path, path])
+    empty = tmp_path / "empty.json"
+    empty.write_text(json.dumps({"environment": here, "rows": []}))
+    with pytest.raises(SystemExit, match="Received: none"):
+        fit.read([empty])
 
     rows[0]["problem"] = "another"
     path.write_text(json.dumps({"environment": here, "rows": rows}))

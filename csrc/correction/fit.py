@@ -23,7 +23,6 @@ import dataclasses
 import itertools
 import json
 import os
-import textwrap
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -69,7 +68,7 @@ class Measured:
         seconds: Logarithms of seconds, where `is_measured`.
         is_measured: Bool array.
         stock: Logarithms of stock's seconds, NaN where it has none.
-        is_close: Bool array: of a file that leaves out what is easily chosen for.
+        of_close: Bool array: of a file of `--close`.
     """
 
     features: np.ndarray
@@ -77,7 +76,7 @@ class Measured:
     seconds: np.ndarray
     is_measured: np.ndarray
     stock: np.ndarray
-    is_close: np.ndarray
+    of_close: np.ndarray
 
     def at(self, rows):
         """The same of some problems."""
@@ -96,13 +95,20 @@ class Measured:
 
 def read(paths):
     """What files of `kconv bench auto` tell, as `Measured`."""
-    rows, is_close = [], []
+    rows, of_close, seeds = [], [], set()
     for path in paths:
         told = json.loads(Path(path).read_text())
         _check_environment(path, told["environment"])
-        is_close += [auto.CLOSER in told["environment"]] * len(told["rows"])
+        seed = told["environment"]["seed"]
+        if seed in seeds:  # a problem that trains must not be judged by
+            raise SystemExit(f"{path} must be of another seed. Received: {seed}")
+        seeds.add(seed)
+        if not told["rows"]:
+            raise SystemExit(f"{path} must tell of problems. Received: none")
+        of_close += [auto.CLOSE in told["environment"]] * len(told["rows"])
         # Among those drawn were some that `--close` left out.
-        drawn = itertools.islice(stream(told["environment"]["seed"]), MOST_DRAWN)
+        count = MOST_DRAWN if of_close[-1] else len(told["rows"])
+        drawn = itertools.islice(stream(seed), count)
         for row in told["rows"]:
             named = (problem for problem in drawn if str(problem) == row["problem"])
             problem = next(named, None)
@@ -118,7 +124,7 @@ def read(paths):
     hopeless = np.nanmin(seconds, axis=1, keepdims=True) + np.log(HOPELESS)
     seconds = np.where(is_measured, seconds, hopeless)
     return Measured(
-        features, estimates, seconds, is_measured, stock, np.array(is_close)
+        features, estimates, seconds, is_measured, stock, np.array(of_close)
     )
 
 
@@ -143,13 +149,15 @@ def _native(problem):
     )
 
 
-def _estimates(native):
+def _estimates(problem, native):
     """Seconds of each candidate that does not refuse, as the formulas tell them."""
+    asked = problem.pass_, problem.spec(dispatch.AUTO)
+    refuses = builtin.refusal(*asked, problem.kernel_shape, problem.dtype) is not None
     told = native.explain(algorithm=dispatch.AUTO, threads=THREADS, with_stock=True)
     return {
         row["algorithm"]: row["seconds"] / row["correction"]
         for row in told
-        if row["refusal"] is None
+        if row["refusal"] is None and not (refuses and row["algorithm"] == builtin.NAME)
     }
 
 
@@ -161,8 +169,8 @@ def _row(problem, seconds):
     native = _native(problem)
     if problem.pass_ != "filter_gradient":
         seconds = {name: seconds[name] * HANDICAPS.get(name, 1) for name in seconds}
-    estimates = _estimates(native)
-    if builtin.NAME not in seconds:  # refused, or not worth a call
+    estimates = _estimates(problem, native)
+    if builtin.NAME not in seconds:  # not worth a call
         estimates.pop(builtin.NAME, None)
     return (
         native.features(),
@@ -273,10 +281,10 @@ def distil(teachers, features, estimates, units=UNITS, steps=3 * STEPS):
 def unmeasured():
     """Features and estimates of problems that nobody measured."""
     count, seed = TAUGHT
-    natives = [_native(problem) for problem in draw(seed, count)]
+    rows = [(problem, _native(problem)) for problem in draw(seed, count)]
     return (
-        np.array([native.features() for native in natives]),
-        np.array([_logarithms(_estimates(native), np.inf) for native in natives]),
+        np.array([native.features() for _, native in rows]),
+        np.array([_logarithms(_estimates(*row), np.inf) for row in rows]),
     )
 
 
@@ -301,8 +309,10 @@ def judge(measured, folds):
     """Prints the scores of networks for what they were not trained on."""
     more = unmeasured()
     fold = np.random.default_rng(0).integers(0, folds, len(measured.features))
-    judged = ~measured.is_close
+    judged = ~measured.of_close
     fold[~judged] = -1  # in no part
+    if not judged.any():
+        raise SystemExit("--folds needs a file without --close. Received: none")
     alone, together = np.zeros((2, *measured.estimates.shape))
     distilled = np.zeros_like(alone)
     for i in track(range(folds), "Training"):
@@ -325,10 +335,9 @@ def judge(measured, folds):
 def text(network, files):
     """What is included by correction.cc."""
     names = ", ".join(f'"{name}"' for name in CANDIDATES)
-    seeds = textwrap.wrap(", ".join(map(_seed, files)), 70)
     lines = [
-        "// Written by fit.py, not to be edited, from `kconv bench auto` of the seeds",
-        *(f"// {line}" for line in seeds),
+        "// Written by fit.py, not to be edited, from `kconv bench auto` of seeds",
+        *(f"// {line}" for line in _seeds(files)),
         "// clang-format off",
         f"constexpr const char* kCandidates[] = {{{names}}};",
     ]
@@ -345,10 +354,16 @@ def text(network, files):
     return "\n".join([*lines, "// clang-format on", ""])
 
 
-def _seed(path):
-    told = json.loads(Path(path).read_text())["environment"]
-    close = f" (--close {told[auto.CLOSER]})" if auto.CLOSER in told else ""
-    return f"{told['seed']}{close}"
+def _seeds(files):
+    """Lines that name them, those of each factor of `--close` together."""
+    by_factor = {}
+    for path in files:
+        told = json.loads(Path(path).read_text())["environment"]
+        by_factor.setdefault(told.get(auto.CLOSE), []).append(str(told["seed"]))
+    return [
+        f"--close {factor}: {' '.join(seeds)}" if factor else " ".join(seeds)
+        for factor, seeds in by_factor.items()
+    ]
 
 
 def _number(value):

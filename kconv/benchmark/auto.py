@@ -31,7 +31,7 @@ TOLERANCE = 1.1
 _DOUBTFUL = 1.05
 
 # In the environment of a file that has only such problems, beside the factor.
-CLOSER = "estimates closer than"
+CLOSE = "estimates within"
 
 # What stock is called where kconv's "builtin" refuses: the way of Keras's layers.
 STOCK = "stock"
@@ -264,7 +264,7 @@ def _stock(problem):
 
 
 def is_close(problem, factor):
-    """Whether the second best estimate is at most so many times the best."""
+    """Whether the second best corrected estimate is within a factor of the best."""
     best, *others = sorted(row.seconds for row in _accepted(_explain(problem)))
     return bool(others) and others[0] <= factor * best
 
@@ -285,7 +285,7 @@ def run(
 
     Args:
         seed: Int, of the problems.
-        count: Int, how many problems.
+        count: Int, how many problems, or fewer if `close` leaves fewer of many drawn.
         passes: As in `stream`.
         dtypes: As in `stream`.
         threads: Threads of TensorFlow's pool within an operation.
@@ -307,7 +307,7 @@ def run(
     settings_ = environment(seed, threads)
     problems = stream(seed, passes, dtypes)
     if close is not None:
-        settings_[CLOSER] = close
+        settings_[CLOSE] = close
         looked_through = itertools.islice(problems, MOST_DRAWN)
         problems = (p for p in looked_through if is_close(p, close))
     for name, value in settings_.items():
@@ -324,11 +324,11 @@ def run(
                 progress.advance(task)
         except KeyboardInterrupt:
             progress.stop()
-            console.print(f"Interrupted after {len(verdicts)} problems.")
+            console.print("Interrupted.")
     watch.sample()
-    if not verdicts:
-        console.print("No convolution was judged.")
-    else:
+    if len(verdicts) < count:
+        console.print(f"{len(verdicts)} of {count} convolutions were judged.")
+    if verdicts:
         console.print(table(verdicts))
         for line in summary(verdicts):
             console.print(line, highlight=False)

@@ -3,6 +3,7 @@
 import argparse
 
 from kconv.arguments import factor, output, positive
+from kconv.benchmark.drawn import MOST_DRAWN
 from kconv.benchmark.problems import DTYPES, PASSES
 
 
@@ -38,8 +39,8 @@ def add(subjects):
         type=factor,
         metavar="FACTOR",
         default=argparse.SUPPRESS,
-        help="only convolutions whose two best estimates are within this factor, which"
-        " teach the estimates most",
+        help="only convolutions whose two best estimates are within this factor, of the"
+        f" first {MOST_DRAWN} drawn: those are chosen for with most doubt",
     )
     for kind in ("csv", "json"):
         add_argument(
