@@ -10,9 +10,10 @@ measured ones.
     python csrc/correction/fit.py 1.json 2.json ... [--folds 5]
 
 Problems whose two best estimates are close, which `--close` asks for, teach more than
-others. With `--folds` nothing is written, but told how networks choose for problems
-that they were not trained on; the close ones only train them then, for a score is of
-all. Who changes a formula of the estimates trains anew.
+others; which those are depends on the network that is compiled in then. With `--folds`
+nothing is written, but told how networks choose for problems that they were not trained
+on; the close ones only train them then, for a score is of all. Who changes a formula of
+the estimates trains anew.
 
 Source of the idea: T. Chen et al., Learning to Optimize Tensor Programs,
 https://arxiv.org/abs/1805.08166.
