@@ -572,3 +572,18 @@ def test_eager_inference_does_not_pay_for_gradients(estimates, monkeypatch):
     x, w = OPERANDS[:2]
     y = kconv.ops.conv(x, w)
     np.testing.assert_allclose(y, keras.ops.conv(x, w), atol=1e-12)
+
+
+def test_stock_is_known_to_be_slow_in_3d_filter_gradients_of_halves():
+    """OneDNN's is a reference kernel; where it does not run, "builtin" refuses."""
+    told = kconv.ops.explain(
+        (8, 8, 8, 8, 96),
+        (2, 2, 2, 96, 8),
+        strides=2,
+        dtype="float16",
+        pass_="filter_gradient",
+    )
+    rows = {row.algorithm: row for row in told.candidates}
+    stock = rows["builtin"]
+    assert stock.refusal is not None or stock.seconds > 3 * rows["gemm"].seconds
+    assert told.chosen != "builtin"

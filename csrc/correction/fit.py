@@ -308,12 +308,12 @@ def score(measured, corrections):
 
 def judge(measured, folds):
     """Prints the scores of networks for what they were not trained on."""
-    more = unmeasured()
-    fold = np.random.default_rng(0).integers(0, folds, len(measured.features))
     judged = ~measured.of_close
-    fold[~judged] = -1  # in no part
     if not judged.any():
         raise SystemExit("--folds needs a file without --close. Received: none")
+    fold = np.random.default_rng(0).integers(0, folds, len(measured.features))
+    fold[~judged] = -1  # in no part
+    more = unmeasured()
     alone, together = np.zeros((2, *measured.estimates.shape))
     distilled = np.zeros_like(alone)
     for i in track(range(folds), "Training"):
