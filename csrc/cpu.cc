@@ -48,13 +48,28 @@ std::vector<Isa> FindUsableIsas() {
   return usable;
 }
 
+#ifdef __x86_64__
+// Four letters of the vendor's name, as cpuid.h has them; 0 where it has none.
+unsigned int Vendor() {
+  unsigned int a = 0, b = 0, c = 0, d = 0;
+  return __get_cpuid(0, &a, &b, &c, &d) == 0 ? 0 : b;
+}
+#endif
+
+bool IsIntel() {
+#ifdef __x86_64__
+  return Vendor() == signature_INTEL_ebx;
+#else
+  return false;
+#endif
+}
+
 // Of the processors with AVX-512 those that take 512 bits in two halves. Zen 3,
 // of the same family, has no AVX-512.
 bool IsZen4() {
 #ifdef __x86_64__
   unsigned int a = 0, b = 0, c = 0, d = 0;
-  if (__get_cpuid(0, &a, &b, &c, &d) == 0 || b != signature_AMD_ebx ||
-      __get_cpuid(1, &a, &b, &c, &d) == 0) {
+  if (Vendor() != signature_AMD_ebx || __get_cpuid(1, &a, &b, &c, &d) == 0) {
     return false;
   }
   const unsigned int family = (a >> 8 & 0xf) + (a >> 20 & 0xff);
@@ -85,7 +100,7 @@ int64_t ParseBytes(const std::string& text) {
 
 Cpu FindCpu() {
   // Typical server values, kept where the system does not tell.
-  Cpu cpu = {32 << 10, 512 << 10, 16 << 20, 3.0e9, IsZen4()};
+  Cpu cpu = {32 << 10, 512 << 10, 16 << 20, 3.0e9, IsZen4(), IsIntel()};
   const std::string root = "/sys/devices/system/cpu/cpu0/";
   for (int i = 0; i < 8; ++i) {
     const std::string cache = root + "cache/index" + std::to_string(i) + "/";

@@ -28,6 +28,7 @@ struct Cpu {
   int64_t l3_bytes;
   double frequency;    // Hz
   bool halves_avx512;  // 512 bits take as long as twice 256
+  bool is_intel;
 
   // Multiply-accumulates a second of one core, for elements of `bytes` bytes.
   double PeakMacs(Isa isa, int64_t bytes) const;

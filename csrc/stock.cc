@@ -1,7 +1,12 @@
 #include "stock.h"
 
+#ifdef __x86_64__
+#include <cpuid.h>
+#endif
+
 #include <algorithm>
 #include <cctype>
+#include <cmath>
 #include <cstdlib>
 #include <fstream>
 #include <iterator>
@@ -104,6 +109,13 @@ constexpr double kOneDnnBlock = 8;
 
 // Eigen's filter gradient of three dimensions hardly gets off the ground.
 constexpr double kEigenFilterGradient3d = 0.005;
+// Its input gradient of three dimensions multiplies patches that lie in a
+// buffer: of one image, or if there are more, of as many as fill the last
+// cache. Where that is more than so many times the operands it expands a
+// gradient with strides by zeros, and gathers patches of these: seen to take
+// 11 ns an element on Emerald Rapids, of whatever type.
+constexpr double kEigenMostBuffer3d = 25;
+constexpr double kEigenExpanded = 550;
 
 // The same of depthwise convolutions, for kernels of at most 3 columns, and for
 // others. Seen on Zen 3 with images of 14 to 112 pixels and 32 to 512 channels.
@@ -116,7 +128,9 @@ struct Engine {
   bool is_onednn = false;
   bool has_avx512 = false;
   bool halves_avx512 = false;
+  bool has_avx2 = false;
   int lanes = 2;  // of float32, AVX-512 aside
+  int64_t l3_bytes = 0;
 
   // Of Zen 4 only the efficiency is known.
   bool IsWide() const { return has_avx512 && !halves_avx512; }
@@ -144,6 +158,19 @@ std::string LowerCaseVariable(const char* name) {
   return text;
 }
 
+// As Eigen takes it: on AMD of the whole package, of which the system tells a
+// part.
+int64_t L3Bytes() {
+#ifdef __x86_64__
+  unsigned int a = 0, b = 0, c = 0, d = 0;
+  if (__get_cpuid(0, &a, &b, &c, &d) != 0 && b == signature_AMD_ebx &&
+      __get_cpuid(0x80000006, &a, &b, &c, &d) != 0) {
+    return static_cast<int64_t>((d & 0xfffc000) >> 14) * (512 << 10);
+  }
+#endif
+  return ThisCpu().l3_bytes;
+}
+
 Engine FindEngine() {
   // Not UsableIsas, which KCONV_MAX_ISA lowers: stock does not heed it.
   const std::set<std::string> flags = ProcessorFlags();
@@ -163,7 +190,10 @@ Engine FindEngine() {
                        limit.compare(0, 3, "all") == 0;
   engine.has_avx512 = flags.count("avx512f") > 0 && allowed;
   engine.halves_avx512 = ThisCpu().halves_avx512;
+  engine.has_avx2 =
+      flags.count("avx2") > 0 && (allowed || limit.compare(0, 4, "avx2") == 0);
   engine.lanes = flags.count("avx2") > 0 ? 8 : 2;
+  engine.l3_bytes = L3Bytes();
   return engine;
 }
 
@@ -216,6 +246,28 @@ double DepthwiseWork(const Problem& problem) {
       static_cast<double>(s.InputElements() + s.OutputElements());
   return macs / efficiency[wide][pass] +
          (onednn ? traits.depthwise_element[pass] * elements : 0.0);
+}
+
+// Whether Eigen gathers patches of a gradient that is expanded by zeros.
+bool IsExpanded(const Problem& problem) {
+  const ConvShape& s = problem.shape;
+  if (IsOneDnn(problem) || s.spatial_dims < 3 ||
+      problem.pass != Pass::kInputGradient ||
+      *std::max_element(s.stride, s.stride + kMaxSpatialDims) == 1) {
+    return false;
+  }
+  const double patches = static_cast<double>(s.OutputPixels()) *
+                         static_cast<double>(s.KernelTaps()) *
+                         static_cast<double>(s.in_channels);
+  const double filter = static_cast<double>(s.FilterElements());
+  const double output = static_cast<double>(s.OutputElements());
+  const double image = patches + filter + output / static_cast<double>(s.batch);
+  const double cached = static_cast<double>(ThisEngine().l3_bytes) /
+                        static_cast<double>(SizeOf(problem.dtype));
+  const double images = s.batch == 1 ? 1 : std::ceil(cached / image);
+  const double operands =
+      static_cast<double>(s.InputElements()) + filter + output;
+  return std::floor(images * patches / operands) > kEigenMostBuffer3d;
 }
 
 const Rate& RateOf(const Problem& problem) {
@@ -291,6 +343,13 @@ double DenseWork(const Problem& problem) {
       gathered *= kEigenFewFilters;
     }
     if (is_3d) element = std::max(element, kEigenElement3d);
+    if (IsExpanded(problem)) {
+      const double pixels = static_cast<double>(s.InputPixels());
+      products *= pixels / static_cast<double>(s.OutputPixels());
+      gathered = kEigenExpanded * static_cast<double>(s.batch) * pixels *
+                 static_cast<double>(s.KernelTaps() * s.out_channels) /
+                 (problem.dtype == DType::kFloat64 ? 2 : 1);
+    }
     if (is_pointwise && !is_3d && s.stride[kMaxSpatialDims - 1] == 1) {
       products *= kEigenPointwise;
       gathered *= kEigenPointwise;
@@ -335,6 +394,11 @@ const char* StockEngine() {
 
 bool StockIsOneDnnOfAvx512() {
   return ThisEngine().is_onednn && ThisEngine().IsWide();
+}
+
+bool StockIsEigenOfAvx2() {
+  const Engine& engine = ThisEngine();
+  return !engine.is_onednn && !engine.has_avx512 && engine.has_avx2;
 }
 
 }  // namespace kconv

@@ -25,6 +25,9 @@ const char* StockEngine();
 // Whether that is oneDNN, with AVX-512 that does not take 512 bits in halves.
 bool StockIsOneDnnOfAvx512();
 
+// Whether that is Eigen, with AVX2 as its widest vectors.
+bool StockIsEigenOfAvx2();
+
 }  // namespace kconv
 
 #endif  // KCONV_STOCK_H_

@@ -30,8 +30,9 @@ _COMPUTES = {
 }
 
 # Where a graph is built for an unknown batch, height or width, the choice is made for
-# all of these, and if they do not agree, when the graph runs.
-_PROBED_BATCHES = (1, 64)
+# all of these, and if they do not agree, when the graph runs. Stock may have a buffer
+# for one image, none for two (csrc/stock.cc).
+_PROBED_BATCHES = (1, 2, 64)
 _PROBED_SIZES = {1: (32, 512, 16384), 2: (7, 56, 224), 3: (8, 32, 96)}
 
 # Where something has to be said of an unknown size it is taken to be this, as in the

@@ -1,10 +1,11 @@
-"""What measurements say of the estimates: the network, and what trains it."""
+"""What measurements say of the estimates: networks, and what trains them."""
 
 import importlib.util
 import json
 import math
 import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -17,6 +18,37 @@ from kconv.benchmark import auto, drawn
 
 FOLDER = ROOT / "csrc" / "correction"
 COUNT = 60
+NETWORKS = sorted(path.stem for path in FOLDER.glob("*.inc"))
+
+ISA_VARIABLES = "KCONV_MAX_ISA", "ONEDNN_MAX_CPU_ISA", "TF_ENABLE_ONEDNN_OPTS"
+NARROW = {"KCONV_MAX_ISA": "avx2", "ONEDNN_MAX_CPU_ISA": "avx2"}
+ONEDNN = {"TF_ENABLE_ONEDNN_OPTS": "1"}
+EIGEN = {"TF_ENABLE_ONEDNN_OPTS": "0"}
+# What processes run on, and which network is of that.
+SETTINGS = [
+    (ONEDNN, "avx512_onednn"),
+    (ONEDNN | {"ONEDNN_MAX_CPU_ISA": ""}, "avx512_onednn"),
+    (ONEDNN | {"ONEDNN_MAX_CPU_ISA": "avx512_core"}, "avx512_onednn"),
+    (ONEDNN | {"ONEDNN_MAX_CPU_ISA": "avx2"}, None),
+    (ONEDNN | NARROW, None),
+    (EIGEN | NARROW, "avx2_eigen"),
+    (EIGEN | NARROW | {"ONEDNN_MAX_CPU_ISA": "avx2_vnni"}, "avx2_eigen"),
+    (EIGEN | NARROW | {"ONEDNN_MAX_CPU_ISA": "sse41"}, None),
+    (EIGEN | NARROW | {"KCONV_MAX_ISA": "sse2"}, None),
+]
+# With the settings of its environment, and the compiled core alone.
+ASKED = """
+import importlib.util, json, sys
+spec = importlib.util.spec_from_file_location("_core", sys.argv[1])
+core = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(core)
+problem = core.Problem("forward", (8, 12), (3, 3), 24, 32, batch=4)
+corrections = {
+    row["algorithm"]: row["correction"]
+    for row in problem.explain(with_stock=True) if row["refusal"] is None
+}
+print(json.dumps([core.network(), corrections]))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -29,14 +61,18 @@ def fit():
     del sys.modules[spec.name]
 
 
-@pytest.fixture(scope="module")
-def problems():
+def drawn_problems():
     return [
         dispatch.problem(
             p.pass_, p.spec("auto"), p.input_shape, p.kernel_shape, p.dtype
         )
         for p in drawn.draw(5, COUNT)
     ]
+
+
+@pytest.fixture(scope="module")
+def problems():
+    return drawn_problems()
 
 
 def tables(text):
@@ -51,9 +87,14 @@ def tables(text):
     return re.findall(r'"(.*?)"', names), arrays
 
 
+@pytest.fixture(scope="module", params=NETWORKS)
+def name(request):
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def weights():
-    return tables((FOLDER / "avx512_onednn.inc").read_text())
+def weights(name):
+    return tables((FOLDER / f"{name}.inc").read_text())
 
 
 def corrections(weights, features):
@@ -69,23 +110,60 @@ def corrections(weights, features):
     return dict(zip(names, np.exp(np.clip(values, -1, 1)), strict=True))
 
 
-def is_for_this_machine():
-    """Whether oneDNN runs, with AVX-512, on what is no Zen 4."""
-    core, cpu = native.core(), Path("/proc/cpuinfo").read_text()
-    is_zen4 = "AuthenticAMD" in cpu and re.search(r"cpu family\s*: 25\n", cpu)
-    limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "all").lower()
-    return (
-        core.cpu_info()["isa"] == "avx512"
-        and core.stock_engine() == "oneDNN"
-        and not is_zen4
-        and limit.startswith(("avx512", "default", "all"))
-    )
+def is_possible(name):
+    """Whether this processor can be what a network is of."""
+    told = Path("/proc/cpuinfo").read_text()
+    if name == "avx2_eigen":
+        return "GenuineIntel" in told and " avx2 " in told
+    is_zen4 = "AuthenticAMD" in told and re.search(r"cpu family\s*: 25\n", told)
+    return " avx512f " in told and not is_zen4
 
 
 def problem_of(**fields):
     given = {"pass_": "forward", "input_size": (8, 12), "kernel_size": (3, 3)}
     given |= {"in_channels": 24, "out_channels": 32, "batch": 4}
     return native.core().Problem(**given | fields)
+
+
+def test_the_tables_are_those_of_the_folder():
+    core = native.core()
+    assert sorted(core.networks()) == NETWORKS
+    assert {name for _, name in SETTINGS} == {None, *NETWORKS}
+    assert core.network() in {None, *NETWORKS}
+    with pytest.raises(ValueError, match=r"networks.*Received: sse2_eigen"):
+        problem_of().factors("sse2_eigen")
+
+
+def ask(settings):
+    """The network in use in a process, and corrections of the estimates there."""
+    environment = {k: v for k, v in os.environ.items() if k not in ISA_VARIABLES}
+    done = subprocess.run(
+        [sys.executable, "-c", ASKED, native.core().__file__],
+        env=environment | settings,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("settings, name", SETTINGS)
+def test_the_network_of_what_runs(settings, name):
+    told, corrections = ask(settings)
+    if name is not None and not is_possible(name):
+        name = None
+    assert told == name
+    names = tables((FOLDER / f"{name}.inc").read_text())[0] if name else []
+    factors = dict(zip(names, problem_of().factors(name), strict=True)) if name else {}
+    assert corrections == {each: factors.get(each, 1) for each in corrections}
+    assert len(corrections) > 3
+
+
+def test_no_network_is_of_eigen_with_avx512():
+    if " avx512f " not in Path("/proc/cpuinfo").read_text():
+        pytest.skip("This processor has no AVX-512.")
+    for settings in (EIGEN, EIGEN | {"KCONV_MAX_ISA": "avx2"}):
+        assert ask(settings)[0] is None
 
 
 def test_the_table_is_of_all_candidates(weights, problems):
@@ -118,10 +196,10 @@ def test_a_feature_is_what_it_says():
     assert set(features[27:]) <= {0, 1}
 
 
-def test_the_core_computes_the_network(weights, problems):
+def test_the_core_computes_the_network(name, weights, problems):
     known = 0
     for problem in problems:
-        factors = problem.factors()
+        factors = problem.factors(name)
         if factors:
             expected = corrections(weights, problem.features())
             assert factors == pytest.approx(list(expected.values()), rel=1e-3)
@@ -129,17 +207,19 @@ def test_the_core_computes_the_network(weights, problems):
     assert known > 0.9 * len(problems)
 
 
-def test_estimates_are_corrected(weights, problems):
-    if not is_for_this_machine():
-        pytest.skip("The network is of oneDNN with AVX-512.")
+def test_estimates_are_corrected(problems):
+    here = native.core().network()
+    if here is None:
+        pytest.skip("No network is of what runs here.")
+    names, _ = tables((FOLDER / f"{here}.inc").read_text())
     seen = set()
     for problem in problems:
-        factors = dict(zip(weights[0], problem.factors(), strict=False))
+        factors = dict(zip(names, problem.factors(here), strict=False))
         for row in problem.explain(with_stock=True):
             if row["refusal"] is None:
                 assert row["correction"] == factors.get(row["algorithm"], 1)
                 seen |= {row["algorithm"]} & factors.keys()
-    assert seen == set(weights[0])
+    assert seen == set(names)
 
 
 @pytest.mark.parametrize(
@@ -151,29 +231,30 @@ def test_estimates_are_corrected(weights, problems):
         {"groups": 4, "input_size": (96,), "kernel_size": (3,)},
     ],
 )
-def test_nothing_is_said_of_what_was_never_seen(fields):
+def test_nothing_is_said_of_what_was_never_seen(name, fields):
     problem = problem_of(**fields)
-    assert problem.factors() == []
+    assert problem.factors(name) == []
     for row in problem.explain(with_stock=True):
         assert row["refusal"] is not None or row["correction"] == 1
 
 
-def test_sizes_beyond_what_was_seen_count_as_the_largest(weights):
+def test_sizes_beyond_what_was_seen_count_as_the_largest(name, weights):
     low, high = weights[1]["kRanges"].T
     problem = problem_of(batch=4096)
     assert problem.features()[0] > high[0]
     assert (problem.features() >= low).all()
-    assert problem.factors() == pytest.approx(
+    assert problem.factors(name) == pytest.approx(
         list(corrections(weights, problem.features()).values()), rel=1e-3
     )
 
 
-def test_no_correction_elsewhere(problems):
-    isas = [isa for isa in native.core().isas() if isa != "avx512"]
+def test_no_correction_of_other_instruction_sets(problems):
+    here = native.core().network() or "none"
     for problem in problems:
-        for isa in isas if is_for_this_machine() else native.core().isas():
+        for isa in native.core().isas():
             for row in problem.explain(isa=isa, with_stock=True):
-                assert row["refusal"] is not None or row["correction"] == 1
+                corrected = here.startswith(isa)
+                assert corrected or row["refusal"] or row["correction"] == 1
 
 
 def test_what_is_chosen_has_the_lowest_estimate(problems):
@@ -222,7 +303,9 @@ def test_networks_learn_what_formulas_miss(fit, measured):
         assert lost < before[1]
     # What is written computes the same.
     name = fit.CANDIDATES[1]
-    written = tables(fit.text(student, []))
+    text = fit.text(student, "avx9_none", [])
+    written = tables(text)
+    assert 'MakeNetwork("avx9_none", kCandidates, kRanges, kFirst' in text
     for row in test.features[:10]:
         told = math.log(corrections(written, row)[name])
         assert told == pytest.approx(student(row[None])[0][1], abs=0.01)
@@ -243,7 +326,7 @@ def test_what_is_taught_beyond_measurements(fit, monkeypatch):
     assert np.isinf(of_stock[refused]).all()
     assert np.isfinite(of_stock).any()
     for row, problem in zip(features, problems, strict=True):
-        assert (row == fit._native(problem).features()).all()
+        assert (row == fit._asked(problem).features()).all()
 
 
 def test_slow_candidates_are_not_taught(fit):
@@ -329,6 +412,26 @@ def test_files_are_read(fit, tmp_path):
     path.write_text(json.dumps({"environment": there, "rows": rows}))
     with pytest.raises(SystemExit, match=r"that is here.*Received: another"):
         fit.read([path])
+    there = here | {"ONEDNN_MAX_CPU_ISA": "sse41"}
+    path.write_text(json.dumps({"environment": there, "rows": rows}))
+    with pytest.raises(SystemExit, match=r"that is here.*Received: sse41"):
+        fit.read([path])
+
+
+def test_it_trains_only_what_is_in_use(fit, monkeypatch):
+    core = native.core()
+
+    class Core:
+        def __getattr__(self, name):
+            return getattr(core, name)
+
+        def network(self):
+            return None
+
+    monkeypatch.setattr(sys, "argv", ["fit.py", "any.json"])
+    monkeypatch.setattr(fit.native, "core", Core)
+    with pytest.raises(SystemExit, match=r"take a network here\. Received: "):
+        fit.main()
 
 
 def test_the_command_tells_how_to_use_it(fit, monkeypatch, capsys):

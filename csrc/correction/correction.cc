@@ -2,43 +2,30 @@
 
 #include <algorithm>
 #include <cmath>
-#include <iterator>
+#include <utility>
 
 #include "correction/features.h"
+#include "correction/network.h"
 #include "stock.h"
 
 namespace kconv {
 namespace {
 
-// Its candidates; the ranges of the features that it has seen; and its layers,
-// each a row of weights for every unit with the bias at the end.
-#include "correction/avx512_onednn.inc"
+using correction::MakeNetwork;
+using correction::Network;
 
-static_assert(std::size(kFirstLayer[0]) == std::size(kRanges) + 1);
-static_assert(std::size(kSecondLayer[0]) == std::size(kFirstLayer) + 1);
-static_assert(std::size(kLastLayer[0]) == std::size(kSecondLayer) + 1);
-static_assert(std::size(kCandidates) == std::size(kLastLayer));
+namespace avx512_onednn {
+#include "correction/avx512_onednn.inc"
+}
+namespace avx2_eigen {
+#include "correction/avx2_eigen.inc"
+}
+
+constexpr const Network* kNetworks[] = {&avx512_onednn::kNetwork,
+                                        &avx2_eigen::kNetwork};
 
 // Whatever it says of a problem that is new to it must not ruin the choice.
 constexpr float kMostLogarithm = 1.0f;
-
-template <size_t kUnits, size_t kInputs>
-std::vector<float> Layer(const float (&weights)[kUnits][kInputs],
-                         const std::vector<float>& inputs) {
-  std::vector<float> sums;
-  sums.reserve(kUnits);
-  for (const float (&row)[kInputs] : weights) {
-    float sum = row[kInputs - 1];
-    for (size_t i = 0; i + 1 < kInputs; ++i) sum += row[i] * inputs[i];
-    sums.push_back(sum);
-  }
-  return sums;
-}
-
-std::vector<float> Positive(std::vector<float> values) {
-  for (float& value : values) value = std::max(value, 0.0f);
-  return values;
-}
 
 bool IsEmpty(const ConvShape& s) {
   return std::min(
@@ -52,44 +39,65 @@ bool IsKnownKind(const ConvShape& s) {
          *std::max_element(s.dilation, s.dilation + 3) == 1;
 }
 
-}  // namespace
-
-namespace correction {
-
-std::vector<double> FactorsOf(const Problem& problem) {
+std::vector<double> FactorsOf(const Network& network, const Problem& problem) {
   if (IsEmpty(problem.shape) || !IsKnownKind(problem.shape)) return {};
-  std::vector<float> values = FeaturesOf(problem);
+  std::vector<float> features = correction::FeaturesOf(problem);
   // A table of other features is of no use: it must be trained anew.
-  if (values.size() != std::size(kRanges)) return {};
-  for (size_t i = 0; i < values.size(); ++i) {
-    // What is larger than all that was seen behaves like the largest. What is
-    // smaller, a filter or two, does not behave like the smallest.
-    if (values[i] < kRanges[i][0]) return {};
-    values[i] = std::min(values[i], kRanges[i][1]);
-  }
-  values = Positive(Layer(kFirstLayer, values));
-  values = Positive(Layer(kSecondLayer, values));
+  if (features.size() != network.Features()) return {};
   std::vector<double> factors;
-  for (const float value : Layer(kLastLayer, values)) {
+  for (const float value : network(std::move(features))) {
     factors.push_back(
         std::exp(std::clamp(value, -kMostLogarithm, kMostLogarithm)));
   }
   return factors;
 }
 
+// The one of this machine, or null.
+const Network* ThisNetwork(Isa isa) {
+  if (isa == Isa::kAvx512 && StockIsOneDnnOfAvx512()) {
+    return &avx512_onednn::kNetwork;
+  }
+  // Most formulas of AVX2 are of Zen 3, and held there without it.
+  if (isa == Isa::kAvx2 && StockIsEigenOfAvx2() && ThisCpu().is_intel) {
+    return &avx2_eigen::kNetwork;
+  }
+  return nullptr;
+}
+
+}  // namespace
+
+namespace correction {
+
+std::vector<std::string> Networks() {
+  std::vector<std::string> names;
+  for (const Network* network : kNetworks) names.push_back(network->name);
+  return names;
+}
+
+const char* ThisNetwork(Isa isa) {
+  const Network* network = kconv::ThisNetwork(isa);
+  return network == nullptr ? nullptr : network->name;
+}
+
+std::vector<double> FactorsOf(const std::string& name, const Problem& problem) {
+  for (const Network* network : kNetworks) {
+    if (network->name == name) return kconv::FactorsOf(*network, problem);
+  }
+  return {};
+}
+
 }  // namespace correction
 
-Corrections::Corrections(const Problem& problem, Isa isa) {
-  if (isa == Isa::kAvx512 && StockIsOneDnnOfAvx512()) {
-    factors_ = correction::FactorsOf(problem);
-  }
+Corrections::Corrections(const Problem& problem, Isa isa)
+    : network_(ThisNetwork(isa)) {
+  if (network_ != nullptr) factors_ = FactorsOf(*network_, problem);
 }
 
 double Corrections::Of(const std::string& candidate) const {
-  const auto* found =
-      std::find(std::begin(kCandidates), std::end(kCandidates), candidate);
-  const auto at = static_cast<size_t>(found - std::begin(kCandidates));
-  return at < factors_.size() ? factors_[at] : 1.0;
+  for (size_t i = 0; i < factors_.size(); ++i) {
+    if (network_->candidates[i] == candidate) return factors_[i];
+  }
+  return 1.0;
 }
 
 }  // namespace kconv

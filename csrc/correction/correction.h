@@ -1,10 +1,11 @@
 // What measurements say of the estimates. The formulas of the algorithms and of
 // stock's kernels (Algorithm::cost, StockCost) hold within about a third, and
-// the two best candidates are often nearer to each other. A small network,
-// trained by fit.py on problems that `kconv bench auto` measured, tells by what
-// each estimate is to be multiplied, with AVX-512 beside oneDNN: of two cores
-// of Emerald Rapids, taken for all processors that do not halve AVX-512. Where
-// stock is another the estimates stay as they are.
+// the two best candidates are often nearer to each other. Small networks,
+// trained by fit.py on problems that `kconv bench auto` measured on two cores
+// of Emerald Rapids, tell by what each estimate is to be multiplied. One is of
+// AVX-512 beside oneDNN, and taken for all processors that do not halve
+// AVX-512; one of AVX2 beside Eigen, and taken for Intel's. Elsewhere the
+// estimates stay as they are.
 
 #ifndef KCONV_CORRECTION_CORRECTION_H_
 #define KCONV_CORRECTION_CORRECTION_H_
@@ -18,10 +19,18 @@ namespace kconv {
 
 namespace correction {
 
-// What the network says of a problem, whatever the machine: a factor for each
+struct Network;
+
+// By the configuration that they are of: "avx2_eigen".
+std::vector<std::string> Networks();
+
+// The one that is in use here, or null.
+const char* ThisNetwork(Isa isa);
+
+// What one of them says of a problem, whatever the machine: a factor for each
 // of its candidates, at most e and at least 1 / e. None of a problem that is
 // unlike all that it was trained on.
-std::vector<double> FactorsOf(const Problem& problem);
+std::vector<double> FactorsOf(const std::string& name, const Problem& problem);
 
 }  // namespace correction
 
@@ -35,7 +44,8 @@ class Corrections {
   double Of(const std::string& candidate) const;
 
  private:
-  std::vector<double> factors_;  // as the network's candidates, or none
+  const correction::Network* network_;  // of this machine, or null
+  std::vector<double> factors_;         // as the network's candidates, or none
 };
 
 }  // namespace kconv

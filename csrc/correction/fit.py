@@ -1,9 +1,9 @@
-"""Writes a network that corrects the estimates of "auto": avx512_onednn.inc.
+"""Writes a network that corrects the estimates of "auto".
 
-It learns from files that `kconv bench auto --json` wrote, on one machine: for each
-problem what its candidates took. The loss is the regret of the choice that the
-corrected estimates make, made smooth, and the distance of their logarithms from the
-measured ones.
+It is the one that is in use where this runs, as correction.cc tells. It learns from
+files that `kconv bench auto --json` wrote there: for each problem what its candidates
+took. The loss is the regret of the choice that the corrected estimates make, made
+smooth, and the distance of their logarithms from the measured ones.
 
     kconv bench auto --seed 1 --count 200 --json 1.json
     kconv bench auto --seed 2 --count 200 --close 1.3 --json 2.json
@@ -32,12 +32,11 @@ import numpy as np
 import tensorflow as tf
 from rich.progress import track
 
-from kconv import builtin, dispatch
+from kconv import builtin, dispatch, native
 from kconv.benchmark import auto
 from kconv.benchmark.auto import STOCK, TOLERANCE
 from kconv.benchmark.drawn import MOST_DRAWN, draw, stream
 
-WRITTEN = Path(__file__).with_name("avx512_onednn.inc")
 CANDIDATES = (
     *("direct", "gemm", "depthwise", "grouped", "fft"),
     *("winograd:f2", "winograd:f4", "winograd:f6", builtin.NAME),
@@ -132,15 +131,16 @@ def read(paths):
 def _check_environment(path, told):
     """That times are of the configuration that estimates are asked for here."""
     here = auto.environment(told["seed"], THREADS)
-    for name in ("processor", "instruction set", "threads", "TensorFlow"):
-        if told[name] != here[name]:
+    compared = "processor", "instruction set", "threads", "TensorFlow"
+    for name in (*compared, "ONEDNN_MAX_CPU_ISA"):
+        if told.get(name, here[name]) != here[name]:  # older files tell less
             raise SystemExit(
                 f"{path} must be of the {name} that is here: {here[name]}."
                 f" Received: {told[name]}"
             )
 
 
-def _native(problem):
+def _asked(problem):
     return dispatch.problem(
         problem.pass_,
         problem.spec(dispatch.AUTO),
@@ -150,15 +150,16 @@ def _native(problem):
     )
 
 
-def _estimates(problem, native):
+def _estimates(problem, asked):
     """Seconds of each candidate that does not refuse, as the formulas tell them."""
-    asked = problem.pass_, problem.spec(dispatch.AUTO)
-    refuses = builtin.refusal(*asked, problem.kernel_shape, problem.dtype) is not None
-    told = native.explain(algorithm=dispatch.AUTO, threads=THREADS, with_stock=True)
+    spec = problem.spec(dispatch.AUTO)
+    refuses = builtin.refusal(problem.pass_, spec, problem.kernel_shape, problem.dtype)
+    told = asked.explain(algorithm=dispatch.AUTO, threads=THREADS, with_stock=True)
     return {
         row["algorithm"]: row["seconds"] / row["correction"]
         for row in told
-        if row["refusal"] is None and not (refuses and row["algorithm"] == builtin.NAME)
+        if row["refusal"] is None
+        and not (refuses is not None and row["algorithm"] == builtin.NAME)
     }
 
 
@@ -167,14 +168,14 @@ def _logarithms(seconds, otherwise):
 
 
 def _row(problem, seconds):
-    native = _native(problem)
+    asked = _asked(problem)
     if problem.pass_ != "filter_gradient":
         seconds = {name: seconds[name] * HANDICAPS.get(name, 1) for name in seconds}
-    estimates = _estimates(problem, native)
+    estimates = _estimates(problem, asked)
     if builtin.NAME not in seconds:  # not worth a call
         estimates.pop(builtin.NAME, None)
     return (
-        native.features(),
+        asked.features(),
         _logarithms(estimates, np.inf),
         _logarithms(seconds, np.nan),
         np.log(seconds.get(builtin.NAME, seconds.get(STOCK, np.nan))),
@@ -282,9 +283,9 @@ def distil(teachers, features, estimates, units=UNITS, steps=3 * STEPS):
 def unmeasured():
     """Features and estimates of problems that nobody measured."""
     count, seed = TAUGHT
-    rows = [(problem, _native(problem)) for problem in draw(seed, count)]
+    rows = [(problem, _asked(problem)) for problem in draw(seed, count)]
     return (
-        np.array([native.features() for _, native in rows]),
+        np.array([asked.features() for _, asked in rows]),
         np.array([_logarithms(_estimates(*row), np.inf) for row in rows]),
     )
 
@@ -333,7 +334,7 @@ def judge(measured, folds):
         print(f"{name}: {right:.1%} right, {lost:.1%} lost to stock")
 
 
-def text(network, files):
+def text(network, name, files):
     """What is included by correction.cc."""
     names = ", ".join(f'"{name}"' for name in CANDIDATES)
     lines = [
@@ -347,11 +348,13 @@ def text(network, files):
     tables = [("kRanges", ranges)] + [
         (f"k{name}Layer", table) for name, table in layers
     ]
-    for name, table in tables:
+    for title, table in tables:
         rows, columns = table.shape
-        lines.append(f"constexpr float {name}[{rows}][{columns}] = {{")
+        lines.append(f"constexpr float {title}[{rows}][{columns}] = {{")
         lines += [f"    {{{', '.join(map(_number, row))}}}," for row in table]
         lines.append("};")
+    arguments = [f'"{name}"', "kCandidates", *(title for title, _ in tables)]
+    lines.append(f"constexpr Network kNetwork = MakeNetwork({', '.join(arguments)});")
     return "\n".join([*lines, "// clang-format on", ""])
 
 
@@ -379,6 +382,10 @@ def main():
     arguments = parser.parse_args()
     if arguments.folds is not None and arguments.folds < 2:
         parser.error(f"--folds must be at least 2. Received: {arguments.folds}")
+    name = native.core().network()
+    if name is None and arguments.folds is None:
+        here = auto.environment(0, THREADS)
+        raise SystemExit(f"correction.cc must take a network here. Received: {here}")
     measured = read(arguments.files)
     if arguments.folds is not None:
         judge(measured, arguments.folds)
@@ -386,7 +393,8 @@ def main():
     seeds = track(range(TEACHERS), "Training")
     teachers = [learn(measured, seed) for seed in seeds]
     network = taught_by(teachers, measured, unmeasured())
-    WRITTEN.write_text(text(network, arguments.files))
+    written = Path(__file__).with_name(f"{name}.inc")
+    written.write_text(text(network, name, arguments.files))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <cstring>
 #include <optional>
 
@@ -155,8 +156,13 @@ class PyProblem {
     return correction::FeaturesOf(problem_);
   }
 
-  std::vector<double> Factors() const {
-    return correction::FactorsOf(problem_);
+  std::vector<double> Factors(const std::string& network) const {
+    const std::vector<std::string> names = correction::Networks();
+    if (std::find(names.begin(), names.end(), network) == names.end()) {
+      throw py::value_error("network must be one of networks(). Received: " +
+                            network);
+    }
+    return correction::FactorsOf(network, problem_);
   }
 
   std::string Key() const { return KeyOf(problem_); }
@@ -329,6 +335,8 @@ PYBIND11_MODULE(_core, m) {
     for (Isa isa : UsableIsas()) names.push_back(IsaName(isa));
     return names;
   });
+  m.def("networks", correction::Networks);
+  m.def("network", [] { return correction::ThisNetwork(BestIsa()); });
   m.def("cpu_info", CpuInfo);
   m.def("build_info", BuildInfo);
   m.def("stock_engine", StockEngine);
@@ -371,7 +379,7 @@ PYBIND11_MODULE(_core, m) {
            py::arg("algorithm") = "auto", py::arg("threads") = 1,
            py::arg("deterministic") = false, py::arg("with_stock") = false)
       .def("features", &PyProblem::Features)
-      .def("factors", &PyProblem::Factors)
+      .def("factors", &PyProblem::Factors, py::arg("network"))
       .def("choose", &PyProblem::ChooseName, py::arg("isa") = "",
            py::arg("algorithm") = "auto", py::arg("threads") = 1,
            py::arg("deterministic") = false, py::arg("with_stock") = false)

@@ -4,6 +4,7 @@ import csv as csv_format
 import dataclasses
 import itertools
 import json as json_format
+import os
 import random
 import statistics
 import time
@@ -418,6 +419,7 @@ def environment(seed, threads):
         "instruction set": native.core().cpu_info()["isa"],
         "threads": threads,
         "TensorFlow": f"{tf.__version__}, {runtime.engine()}",
+        "ONEDNN_MAX_CPU_ISA": os.environ.get("ONEDNN_MAX_CPU_ISA", "not set"),
         "measured choices": len(native.choices()),
     }
 

@@ -34,22 +34,15 @@ int64_t Items(const Problem& problem) {
   return s.KernelTaps() * s.GroupInChannels();
 }
 
-// The fraction of the peak that it reaches, much below: sums wait for loads,
-// and rows narrower than a vector waste most of it. Measured on Zen 3.
+// The fraction of the peak that the forward pass and the filter gradient reach,
+// much below: sums wait for loads, and rows narrower than a vector waste most
+// of it. Measured on Zen 3.
 double Efficiency(const Problem& problem) {
   const ConvShape& s = problem.shape;
   const double filters = static_cast<double>(s.GroupOutChannels());
-  const bool last = s.layout == Layout::kChannelsLast;
   const double filled = std::min(1.0, filters / 32);
-  switch (problem.pass) {
-    case Pass::kForward:
-      break;
-    case Pass::kInputGradient:
-      // A sum for each channel, over the filters.
-      return (last ? std::min(0.12, 0.002 + 0.001 * filters) : 0.015) *
-             (s.stride[kMaxSpatialDims - 1] > 2 ? 0.3 : 1.0);
-    case Pass::kFilterGradient:
-      return last ? 0.13 * filled : 0.015;
+  if (problem.pass == Pass::kFilterGradient) {
+    return s.layout == Layout::kChannelsLast ? 0.13 * filled : 0.015;
   }
   // Groups, and channels that are too few to repeat what is done for a window.
   const double channels = static_cast<double>(s.GroupInChannels());
@@ -57,10 +50,46 @@ double Efficiency(const Problem& problem) {
          (s.groups > 1 ? 0.3 : 1.0);
 }
 
-// Multiply-accumulates a second of one core.
-double Speed(const Problem& problem, const Cpu& cpu, Isa isa) {
-  return cpu.PeakMacs(isa, problem.dtype == DType::kFloat64 ? 8 : 4) *
-         Efficiency(problem);
+// What the parts of an input gradient take, in multiply-adds at AVX2's peak:
+// the sum that each channel of a pixel has, a tap that is looked at, and a
+// multiply-add in full rows of filters, and in the rest. Fitted to random
+// problems of `kconv bench auto` on Emerald Rapids, which they tell within a
+// quarter.
+struct GradientParts {
+  double sum, tap, in_rows, rest;
+};
+constexpr GradientParts kLastParts = {800, 135, 2.5, 40};
+constexpr GradientParts kFirstParts = {1900, 90, 35, 35};
+
+double InputGradientSeconds(const Problem& problem, const Cpu& cpu, Isa isa) {
+  const ConvShape& s = problem.shape;
+  double looked_at = 0, met = 1;
+  for (int i = 0; i < kMaxSpatialDims; ++i) {
+    const double taps = static_cast<double>(s.kernel[i]);
+    looked_at += met * taps;
+    met *= taps / static_cast<double>(s.stride[i]);
+  }
+  const double rest = static_cast<double>(s.GroupOutChannels() % kBlock);
+  const double in_rows = static_cast<double>(s.GroupOutChannels()) - rest;
+  const bool last = s.layout == Layout::kChannelsLast;
+  const GradientParts& parts = last ? kLastParts : kFirstParts;
+  // Only rows are of vectors.
+  const double scalar =
+      parts.sum + parts.tap * looked_at + parts.rest * met * rest;
+  const double vector = parts.in_rows * met * in_rows * cpu.Widening(isa);
+  const int64_t bytes = problem.dtype == DType::kFloat64 ? 8 : 4;
+  return static_cast<double>(s.InputElements()) *
+         (scalar / cpu.PeakMacs(Isa::kAvx2, 4) +
+          vector / cpu.PeakMacs(isa, bytes));
+}
+
+// On one core, without the way through the memory.
+double Seconds(const Problem& problem, const Cpu& cpu, Isa isa) {
+  if (problem.pass == Pass::kInputGradient) {
+    return InputGradientSeconds(problem, cpu, isa);
+  }
+  return problem.Macs() / Efficiency(problem) /
+         cpu.PeakMacs(isa, problem.dtype == DType::kFloat64 ? 8 : 4);
 }
 
 template <typename Element>
@@ -74,8 +103,8 @@ void RunWith(const Kernel<Element>& kernel, const Problem& problem,
   ctx->isa_ran = kernel.isa;
   const int64_t items = Items(problem);
   if (items == 0) return;
-  const double seconds = problem.Macs() / static_cast<double>(items) /
-                         Speed(problem, ThisCpu(), ctx->isa);
+  const double seconds =
+      Seconds(problem, ThisCpu(), ctx->isa) / static_cast<double>(items);
   ctx->ParallelFor(items, seconds, [&](int64_t begin, int64_t end, int) {
     switch (problem.pass) {
       case Pass::kForward:
@@ -108,7 +137,7 @@ double Cost(const Problem& problem, const Cpu& cpu, Isa isa) {
       static_cast<double>(s.InputElements() + s.OutputElements());
   // Half types are widened one by one, again and again.
   const double widened = SizeOf(problem.dtype) == 2 ? 4 : 1;
-  return 2e-6 + widened * problem.Macs() / Speed(problem, cpu, isa) +
+  return 2e-6 + widened * Seconds(problem, cpu, isa) +
          cpu.Widening(isa) * kMacsPerElement * elements /
              cpu.PeakMacs(isa, problem.dtype == DType::kFloat64 ? 8 : 4);
 }

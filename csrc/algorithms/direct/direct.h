@@ -11,6 +11,8 @@
 
 namespace kconv::direct {
 
+constexpr int kBlock = 32;  // sums at a time: two to eight vectors
+
 // ConvShape with the layout spelled out as strides, counted in elements.
 struct Window {
   int64_t batch, groups;

@@ -11,8 +11,6 @@
 namespace kconv::direct {
 namespace {
 
-constexpr int kBlock = 32;  // sums at a time: two to eight vectors
-
 // sum[j] += x * row[j * stride].
 template <typename Element>
 inline void Accumulate(SumType<Element> x, const Element* row, int64_t stride,
