@@ -158,17 +158,26 @@ std::string LowerCaseVariable(const char* name) {
   return text;
 }
 
-// As Eigen takes it: on AMD of the whole package, of which the system tells a
-// part.
+// The last cache of all cores as AMD's CPUID tells it, and Eigen reads it; 0
+// where it tells none.
+constexpr int64_t L3OfAmd(unsigned int edx) {
+  return static_cast<int64_t>((edx & 0xfffc000) >> 18) * (512 << 10);
+}
+static_assert(L3OfAmd(0x01009140) == 32 << 20, "as a Zen 3 of 32 MiB tells it");
+
+// As Eigen takes it: what the system tells of AMD's is a part.
 int64_t L3Bytes() {
 #ifdef __x86_64__
   unsigned int a = 0, b = 0, c = 0, d = 0;
-  if (__get_cpuid(0, &a, &b, &c, &d) != 0 && b == signature_AMD_ebx &&
-      __get_cpuid(0x80000006, &a, &b, &c, &d) != 0) {
-    return static_cast<int64_t>((d & 0xfffc000) >> 14) * (512 << 10);
+  if (__get_cpuid(0, &a, &b, &c, &d) != 0 && b == signature_AMD_ebx) {
+    const bool told = __get_cpuid(0x80000006, &a, &b, &c, &d) != 0;
+    const int64_t bytes = told ? L3OfAmd(d) : 0;
+    return bytes > 0 ? bytes : 2 << 20;
   }
-#endif
   return ThisCpu().l3_bytes;
+#else
+  return 512 << 10;
+#endif
 }
 
 Engine FindEngine() {

@@ -1,5 +1,7 @@
 """What the formulas must know; how well they hold, `kconv bench auto` measures."""
 
+import platform
+
 import pytest
 from test_correction import problem_of
 
@@ -48,17 +50,18 @@ def gradient_of_stock(**fields):
     """Its seconds for small volumes, by Eigen everywhere."""
     problem = problem_of(
         pass_="input_gradient",
+        input_size=(5, 5, 5),
         kernel_size=(3, 3, 3),
-        in_channels=16,
+        in_channels=8,
         out_channels=4,
         dtype="float64",
-        **{"input_size": (7, 7, 7)} | fields,
+        **fields,
     )
     return seconds(problem, "builtin", native.core().isas()[-1])
 
 
 @pytest.mark.skipif(
-    native.core().cpu_info()["l3"] < 8 << 20, reason="Stock's buffers follow the cache."
+    platform.machine() != "x86_64", reason="Eigen takes a small cache for granted."
 )
 def test_stock_expands_strided_3d_gradients():
     """Unless patches fit its buffer: those of one image do, and of many."""

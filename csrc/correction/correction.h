@@ -24,7 +24,7 @@ struct Network;
 // By the configuration that they are of: "avx2_eigen".
 std::vector<std::string> Networks();
 
-// The one that is in use here, or null.
+// The one that is in use here for an instruction set, or null.
 const char* ThisNetwork(Isa isa);
 
 // What one of them says of a problem, whatever the machine: a factor for each

@@ -336,7 +336,12 @@ PYBIND11_MODULE(_core, m) {
     return names;
   });
   m.def("networks", correction::Networks);
-  m.def("network", [] { return correction::ThisNetwork(BestIsa()); });
+  m.def(
+      "network",
+      [](const std::string& isa) {
+        return correction::ThisNetwork(IsaOf(isa));
+      },
+      py::arg("isa") = "");
   m.def("cpu_info", CpuInfo);
   m.def("build_info", BuildInfo);
   m.def("stock_engine", StockEngine);

@@ -52,14 +52,15 @@ double Efficiency(const Problem& problem) {
 
 // What the parts of an input gradient take, in multiply-adds at AVX2's peak:
 // the sum that each channel of a pixel has, a tap that is looked at, and a
-// multiply-add in full rows of filters, and in the rest. Fitted to random
+// multiply-add in full rows of filters, which channels first have none of, and
+// in the rest. Fitted to random
 // problems of `kconv bench auto` on Emerald Rapids, which they tell within a
 // quarter.
 struct GradientParts {
-  double sum, tap, in_rows, rest;
+  double sum, tap, in_row, rest;
 };
 constexpr GradientParts kLastParts = {800, 135, 2.5, 40};
-constexpr GradientParts kFirstParts = {1900, 90, 35, 35};
+constexpr GradientParts kFirstParts = {1900, 90, 0, 35};
 
 double InputGradientSeconds(const Problem& problem, const Cpu& cpu, Isa isa) {
   const ConvShape& s = problem.shape;
@@ -69,14 +70,16 @@ double InputGradientSeconds(const Problem& problem, const Cpu& cpu, Isa isa) {
     looked_at += met * taps;
     met *= taps / static_cast<double>(s.stride[i]);
   }
-  const double rest = static_cast<double>(s.GroupOutChannels() % kBlock);
-  const double in_rows = static_cast<double>(s.GroupOutChannels()) - rest;
   const bool last = s.layout == Layout::kChannelsLast;
+  const double filters = static_cast<double>(s.GroupOutChannels());
+  const double rest =
+      last ? static_cast<double>(s.GroupOutChannels() % kBlock) : filters;
   const GradientParts& parts = last ? kLastParts : kFirstParts;
   // Only rows are of vectors.
   const double scalar =
       parts.sum + parts.tap * looked_at + parts.rest * met * rest;
-  const double vector = parts.in_rows * met * in_rows * cpu.Widening(isa);
+  const double vector =
+      parts.in_row * met * (filters - rest) * cpu.Widening(isa);
   const int64_t bytes = problem.dtype == DType::kFloat64 ? 8 : 4;
   return static_cast<double>(s.InputElements()) *
          (scalar / cpu.PeakMacs(Isa::kAvx2, 4) +
