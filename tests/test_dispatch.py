@@ -34,6 +34,10 @@ def stock_below_10(batch):
     return 5 + batch / 2, batch  # equal at 10, and the first one wins there
 
 
+def stock_but_for_few(batch):
+    return 5, 9 if 1 < batch < 8 else 1  # as without a buffer (csrc/stock.cc)
+
+
 def ops_of(function, *arguments):
     """Types of all ops in the graph of a function and the functions it calls."""
     graph = tf.function(function).get_concrete_function(*arguments).graph.as_graph_def()
@@ -158,6 +162,7 @@ def test_an_unknown_batch_is_left_open_where_it_matters(estimates):
         (ours, Stock.NEVER),
         (stock, Stock.ALWAYS),
         (stock_below_10, Stock.DECIDED_AT_RUN_TIME),
+        (stock_but_for_few, Stock.DECIDED_AT_RUN_TIME),
     ):
         estimates(dict.fromkeys(PASSES, choice))
         assert stock_takes(None) == expected

@@ -53,9 +53,8 @@ double Efficiency(const Problem& problem) {
 // What the parts of an input gradient take, in multiply-adds at AVX2's peak:
 // the sum that each channel of a pixel has, a tap that is looked at, and a
 // multiply-add in full rows of filters, which channels first have none of, and
-// in the rest. Fitted to random
-// problems of `kconv bench auto` on Emerald Rapids, which they tell within a
-// quarter.
+// in the rest. Fitted to random problems of `kconv bench auto` on Emerald
+// Rapids, which they tell within a quarter.
 struct GradientParts {
   double sum, tap, in_row, rest;
 };
